@@ -1,0 +1,3 @@
+//! `zabra`: the command line. Parses arguments, hands over to [`zabra::tools`], and turns the result into an exit code.
+
+fn main() {}

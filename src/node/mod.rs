@@ -1,0 +1,1 @@
+//! Joins the cores: prepare -> append -> flush -> apply -> reply.

@@ -1,0 +1,1 @@
+//! The shell: tokio, threads, sockets, configuration.

@@ -1,0 +1,1 @@
+//! Sessions: who is alive, on which connection, until when.

@@ -1,0 +1,3 @@
+//! The durable half: transaction log, snapshots, superblock. Payloads are opaque bytes with a zxid; storage knows no znode.
+
+pub mod vfs;

@@ -1,0 +1,1 @@
+//! Simulated disk and clock, models, oracles and fuzz entry points. Never part of a user's build.

@@ -1,0 +1,1 @@
+//! ZooKeeper's wire: jute, client records, transaction records. Bytes in, borrowed values out; no state, no I/O.
