@@ -1,1 +1,19 @@
 //! ZooKeeper's wire: jute, client records, transaction records. Bytes in, borrowed values out; no state, no I/O.
+//!
+//! - W1: decoding never panics, never allocates on the word of a length or a count, and borrows from the input.
+//! - W2: every number is big-endian; a record is its fields in order, without tag or length.
+//! - W3: encoding appends to a `Vec<u8>` that the caller reuses; nothing here allocates in steady state.
+//!
+//! Facts: Apache ZooKeeper's `zookeeper.jute` (3.9) and `BinaryInputArchive`; see `src/docs/compatibility.md`.
+
+mod acl;
+mod code;
+pub mod jute;
+pub mod reply;
+pub mod request;
+mod stat;
+pub mod txn;
+
+pub use acl::{Acl, AclVec, perms, put_acl_vec};
+pub use code::{ErrorCode, OpCode};
+pub use stat::{Stat, StatPersisted};
