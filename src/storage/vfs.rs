@@ -1,14 +1,25 @@
 //! The only door to a file system, so that the same storage code runs on a real disk and on a simulated one that crashes.
 //!
-//! Invariants callers may rely on (and the simulated disk enforces):
-//! - V1: nothing is durable before [`VfsFile::sync_data`] returned `Ok`; after an error, nothing written since is.
+//! Invariants callers may rely on (and the simulated disk, `testing::sim_disk`, enforces):
+//! - V1: nothing is durable before [`VfsFile::sync_data`] returned `Ok`; after an error, nothing written since is, and a later
+//!   `Ok` proves nothing about it (the kernel marks failed pages clean).
 //! - V2: a name (create, rename, remove) is durable only after [`Vfs::sync_dir`] of its directory returned `Ok`.
-//! - V3: unsynced bytes may reach the disk at any time, in any order, torn at 512 bytes.
+//! - V3: unsynced bytes may reach the disk at any time, in any order, torn at 512 bytes; so may unsynced names and sizes.
+//! - V4: what a read returns may come from a cache that the disk does not have; [`VfsFile::drop_cache`] makes later reads of
+//!   clean pages come from the disk.
+
+mod real;
 
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
+
+pub use real::RealVfs;
+
+/// Bytes that a disk writes as one: a crash tears between sectors, not within one.
+pub const SECTOR_BYTES: usize = 512;
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +42,7 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>>;
     /// True when a file or directory of this name exists.
     fn exists(&self, path: &Path) -> io::Result<bool>;
-    /// Atomically replaces `to` by `from`.
+    /// Atomically replaces `to` by `from`. Both lie in one directory.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
@@ -39,7 +50,13 @@ pub trait Vfs: Send + Sync + fmt::Debug {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Bytes that can still be written on the file system that holds `dir`.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// Takes the exclusive lock `path` (a file, created when missing and left behind) until the guard is dropped or the
+    /// process ends. `WouldBlock` when another process or guard holds it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn VfsLock>>;
 }
+
+/// A lock that is given back when dropped.
+pub trait VfsLock: Send + Sync + fmt::Debug {}
 
 /// An open file. All offsets are absolute; there is no cursor.
 pub trait VfsFile: Send + Sync + fmt::Debug {
@@ -47,10 +64,22 @@ pub trait VfsFile: Send + Sync + fmt::Debug {
     fn size(&self) -> io::Result<u64>;
     /// Reads exactly `buf.len()` bytes; `UnexpectedEof` when the file ends before.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
-    /// Writes all of `buf`, extending the file as needed.
+    /// Writes all of `buf`, extending the file as needed. After an error any part of it may have been written.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
     /// Cuts or extends (with zeros) to `size`.
     fn set_size(&self, size: u64) -> io::Result<()>;
+    /// Reserves blocks for the first `size` bytes and extends the file to at least `size`; `StorageFull` when there is no
+    /// room. The blocks may still be of the unwritten kind: writing zeros (in pieces of 4 KiB) makes them real.
+    fn allocate(&self, size: u64) -> io::Result<()>;
     /// Makes content and size durable (fdatasync). Never retried after an error.
     fn sync_data(&self) -> io::Result<()>;
+    /// Forgets cached clean pages, so that later reads show what the disk holds.
+    fn drop_cache(&self) -> io::Result<()>;
+    /// The descriptor to map, where there is one: `None` on a simulated disk, where callers fall back to reads and writes.
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
+
+#[cfg(test)]
+mod tests;
