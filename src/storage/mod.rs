@@ -1,3 +1,4 @@
 //! The durable half: transaction log, snapshots, superblock. Payloads are opaque bytes with a zxid; storage knows no znode.
 
+pub mod superblock;
 pub mod vfs;

@@ -81,5 +81,21 @@ pub trait VfsFile: Send + Sync + fmt::Debug {
     }
 }
 
+/// Creates `dir` and every missing parent so that they survive a power cut: each new name's directory is synced.
+pub fn create_dir_durable(vfs: &dyn Vfs, dir: &Path) -> io::Result<()> {
+    let mut missing = Vec::new();
+    for ancestor in dir.ancestors().filter(|a| !a.as_os_str().is_empty()) {
+        if vfs.exists(ancestor)? {
+            break;
+        }
+        missing.push(ancestor);
+    }
+    vfs.create_dir_all(dir)?;
+    for created in missing.iter().rev() {
+        vfs.sync_dir(created.parent().unwrap_or(Path::new("")))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::testing::sim_disk::SimDisk;
+use crate::testing::sim_disk::{Nothing, SimDisk};
 
 fn on_both(check: impl Fn(&dyn Vfs, &Path)) {
     check(&SimDisk::new(1), &PathBuf::from("/data"));
@@ -70,4 +70,15 @@ fn a_directory_is_locked_once() {
         vfs.lock(&path).unwrap();
         assert!(vfs.free_bytes(dir).unwrap() > 0);
     });
+}
+
+#[test]
+fn a_directory_created_durably_survives_a_power_cut() {
+    let disk = SimDisk::new(1);
+    let dir = Path::new("/a/b/c");
+    create_dir_durable(&disk, dir).unwrap();
+    assert!(disk.after_crash(&mut Nothing).exists(dir).unwrap());
+    let ops = disk.ops();
+    create_dir_durable(&disk, dir).unwrap();
+    assert_eq!(disk.ops(), ops, "nothing to do the second time");
 }

@@ -106,7 +106,7 @@ enum Fate {
 #[derive(Clone, Debug)]
 struct Unsynced {
     fate: Fate,
-    superseded: Vec<Box<Sector>>,
+    superseded: Vec<Sector>,
 }
 
 /// One file.
@@ -290,7 +290,7 @@ impl Inode {
             return;
         };
         if !unchanged && entry.fate != Fate::Lost && entry.superseded.len() < VERSIONS_MAX {
-            entry.superseded.push(Box::new(*old));
+            entry.superseded.push(*old);
         }
         entry.fate = fate;
     }

@@ -1,0 +1,292 @@
+//! Who this node is and what it has promised: the few values that nobody else can give back once they are lost.
+//!
+//! Two copies of 4 KiB, each with its own checksum, in two files. Layout and failure argument: `docs/snapshot_format.md`.
+//!
+//! - S1: a copy is overwritten only while the other one is valid and durable, so every crash leaves the old or the new value.
+//! - S2: [`SuperblockStore::store`] returns only when both copies are durable: the loss of either one loses no promise.
+//! - S3: a missing or doubtful superblock is never replaced by defaults (rule R8); only [`SuperblockStore::format`] makes a
+//!   first one, and that refuses to replace another.
+//! - S4: what [`SuperblockStore::open`] returns is on both copies: an older or bad copy is rewritten before anyone acts on it.
+//! - S5: file first, memory second: [`SuperblockStore::value`] never shows what is not durable.
+
+mod format;
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use self::format::{COPY_BYTES, COPY_COUNT, Copy as EncodedCopy};
+use super::vfs::{OpenMode, Vfs, VfsFile, create_dir_durable};
+use crate::base::{Epoch, LogPos, ServerId, Zxid};
+
+pub use self::format::{CopyDamage, VERSION};
+
+/// What the superblock holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superblock {
+    /// Drawn at random when the data directory was made: tells this incarnation of the node from one that was wiped.
+    pub node_id: u64,
+    /// The same on all members of one ensemble; keeps data directories of different ensembles apart.
+    pub cluster_id: u64,
+    /// `myid` when the directory was made.
+    pub server_id: ServerId,
+    /// Highest epoch this node has promised not to fall behind (ZAB's acceptedEpoch).
+    pub epoch_accepted: Epoch,
+    /// Epoch of the last leader whose history this node has taken over (ZAB's currentEpoch).
+    pub epoch_current: Epoch,
+    /// A truncation of the log to this zxid has begun and must be finished before anything else (rule R9).
+    pub truncate_pending: Option<Zxid>,
+    /// Where the log ended, all of it durable, when the node stopped cleanly; `None` while it runs and after a crash. A log
+    /// that is found shorter than this was damaged, not torn.
+    pub clean_stop: Option<LogPos>,
+}
+
+/// What was found in place of one of the copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyState {
+    /// Valid and as new as any.
+    Good,
+    /// Valid, but the other copy is newer: a crash came between the two writes.
+    Stale,
+    /// Not valid: torn by a crash, or damaged since.
+    Bad(CopyDamage),
+    /// The device could not read it.
+    Unreadable(ErrorKind),
+    /// There is no such file.
+    Missing,
+}
+
+/// Why there is no superblock to work with.
+#[derive(Debug, Error)]
+pub enum SuperblockError {
+    /// The file system failed.
+    #[error("superblock: {0}")]
+    Io(#[from] io::Error),
+    /// No copy, but the directory is not new.
+    #[error(
+        "superblock missing although the data directory holds data: identity and epochs are lost, never guessed"
+    )]
+    Missing,
+    /// No valid copy.
+    #[error("no valid superblock: copy 0 {0:?}, copy 1 {1:?}")]
+    Damaged(CopyState, CopyState),
+    /// Two valid copies that cannot both be this node's.
+    #[error("the two superblock copies contradict each other (generations {0} and {1})")]
+    Conflict(u64, u64),
+    /// Written by a later version of Zabra.
+    #[error("superblock has format version {found}, this build knows versions up to {known}")]
+    Version {
+        /// Version in the file.
+        found: u32,
+        /// Newest version this build reads.
+        known: u32,
+    },
+    /// Asked to make one where there is one.
+    #[error("there is a superblock already")]
+    Exists,
+}
+
+/// A superblock as found, without changing anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The newest valid value.
+    pub value: Superblock,
+    /// How often it has been stored; 1 after formatting.
+    pub generation: u64,
+    /// What each copy was like.
+    pub copies: [CopyState; COPY_COUNT],
+}
+
+/// Reads both copies and picks the newest valid one; changes nothing. `Ok(None)` when the directory has never been formatted
+/// and `data_present` is false.
+///
+/// # Errors
+/// [`SuperblockError::Missing`] when there is data but no copy; [`SuperblockError::Damaged`] when there is no valid copy.
+pub fn load(vfs: &dyn Vfs, dir: &Path, data_present: bool) -> Result<Option<Loaded>, SuperblockError> {
+    let (zero, one) = (read_copy(vfs, dir, 0)?, read_copy(vfs, dir, 1)?);
+    let (newest, copies) = match (zero, one) {
+        (Ok(zero), Ok(one)) => newest_of(zero, one)?,
+        (Ok(zero), Err(state)) => (zero, [CopyState::Good, state]),
+        (Err(state), Ok(one)) => (one, [state, CopyState::Good]),
+        (Err(CopyState::Missing), Err(CopyState::Missing)) if data_present => {
+            return Err(SuperblockError::Missing);
+        }
+        (Err(CopyState::Missing), Err(CopyState::Missing)) => return Ok(None),
+        (Err(zero), Err(one)) => return Err(SuperblockError::Damaged(zero, one)),
+    };
+    Ok(Some(Loaded { value: newest.value, generation: newest.generation, copies }))
+}
+
+fn newest_of(
+    zero: EncodedCopy,
+    one: EncodedCopy,
+) -> Result<(EncodedCopy, [CopyState; COPY_COUNT]), SuperblockError> {
+    let same_node = zero.value.node_id == one.value.node_id;
+    if !same_node || (zero.generation == one.generation && zero.value != one.value) {
+        return Err(SuperblockError::Conflict(zero.generation, one.generation));
+    }
+    Ok(match zero.generation.cmp(&one.generation) {
+        std::cmp::Ordering::Less => (one, [CopyState::Stale, CopyState::Good]),
+        std::cmp::Ordering::Equal => (zero, [CopyState::Good; COPY_COUNT]),
+        std::cmp::Ordering::Greater => (zero, [CopyState::Good, CopyState::Stale]),
+    })
+}
+
+/// Outer errors end the start; an inner one is a copy that the other may stand in for.
+fn read_copy(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    copy: usize,
+) -> Result<Result<EncodedCopy, CopyState>, SuperblockError> {
+    let file = match vfs.open(&copy_path(dir, copy), OpenMode::Read) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Err(CopyState::Missing)),
+        Err(e) => return Err(e.into()),
+    };
+    // A copy whose sync failed may be new in the cache and old on the disk (vfs V4).
+    file.drop_cache()?;
+    let mut bytes = [0; COPY_BYTES];
+    match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) => {}
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(Err(CopyState::Bad(CopyDamage::Short))),
+        Err(e) => return Ok(Err(CopyState::Unreadable(e.kind()))),
+    }
+    match format::decode(&bytes, copy as u32) {
+        Ok(decoded) => Ok(Ok(decoded)),
+        Err(CopyDamage::Version(found)) => Err(SuperblockError::Version { found, known: VERSION }),
+        Err(damage) => Ok(Err(CopyState::Bad(damage))),
+    }
+}
+
+/// The superblock of an open data directory. One per directory, held by whoever holds the directory's lock.
+#[derive(Debug)]
+pub struct SuperblockStore {
+    files: [Arc<dyn VfsFile>; COPY_COUNT],
+    generation: u64,
+    value: Superblock,
+}
+
+impl SuperblockStore {
+    /// Makes the first superblock of a new data directory, durable when this returns. The directory is created when missing.
+    ///
+    /// # Errors
+    /// [`SuperblockError::Exists`] when there is any copy, good or bad.
+    pub fn format(vfs: &dyn Vfs, dir: &Path, value: Superblock) -> Result<SuperblockStore, SuperblockError> {
+        assert_sound(&value);
+        create_dir_durable(vfs, dir)?;
+        for copy in 0..COPY_COUNT {
+            if vfs.exists(&copy_path(dir, copy))? {
+                return Err(SuperblockError::Exists);
+            }
+        }
+        // Complete under another name first: a copy that carries its final name and is not valid is damage, not a crash.
+        for copy in 0..COPY_COUNT {
+            publish_copy(vfs, dir, copy, &format::encode(&value, 1, copy as u32))?;
+        }
+        vfs.sync_dir(dir)?;
+        let files = open_copies(vfs, dir)?;
+        Ok(SuperblockStore { files, generation: 1, value })
+    }
+
+    /// Opens the superblock of `dir`, rewriting copies that are bad, missing or older; the states tell what was found.
+    /// `Ok(None)` as for [`load`]: a new directory, to be formatted.
+    pub fn open(
+        vfs: &dyn Vfs,
+        dir: &Path,
+        data_present: bool,
+    ) -> Result<Option<(SuperblockStore, [CopyState; COPY_COUNT])>, SuperblockError> {
+        let Some(loaded) = load(vfs, dir, data_present)? else { return Ok(None) };
+        let Loaded { value, generation, copies } = loaded;
+        for copy in (0..COPY_COUNT).filter(|&c| copies[c] == CopyState::Missing) {
+            publish_copy(vfs, dir, copy, &format::encode(&value, generation, copy as u32))?;
+            vfs.sync_dir(dir)?;
+        }
+        let store = SuperblockStore { files: open_copies(vfs, dir)?, generation, value };
+        if copies != [CopyState::Good; COPY_COUNT] {
+            store.repair(&copies)?;
+        }
+        Ok(Some((store, copies)))
+    }
+
+    /// Replaces the value, durable on both copies when this returns. After an error the state on disk is the old or the new
+    /// value; the caller stops (rule R10).
+    pub fn store(&mut self, value: Superblock) -> Result<(), SuperblockError> {
+        self.assert_may_follow(&value);
+        let generation = self.generation + 1;
+        for copy in 0..COPY_COUNT {
+            self.write_copy(copy, &value, generation)?;
+        }
+        self.generation = generation;
+        self.value = value;
+        Ok(())
+    }
+
+    /// The value that is on the disk.
+    #[must_use]
+    pub fn value(&self) -> &Superblock {
+        &self.value
+    }
+
+    /// How often the value has been stored.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Writes the value to every copy, the ones that are not good first. The good one too: it may have been good in the cache
+    /// only, after a sync that failed.
+    fn repair(&self, copies: &[CopyState; COPY_COUNT]) -> Result<(), SuperblockError> {
+        let mut order: Vec<usize> = (0..COPY_COUNT).collect();
+        order.sort_by_key(|&copy| copies[copy] == CopyState::Good);
+        for copy in order {
+            self.write_copy(copy, &self.value, self.generation)?;
+        }
+        Ok(())
+    }
+
+    fn write_copy(&self, copy: usize, value: &Superblock, generation: u64) -> io::Result<()> {
+        let file = &self.files[copy];
+        file.write_all_at(&format::encode(value, generation, copy as u32), 0)?;
+        file.sync_data()
+    }
+
+    fn assert_may_follow(&self, next: &Superblock) {
+        let now = &self.value;
+        assert_sound(next);
+        assert!(now.node_id == next.node_id, "a node keeps its identity");
+        assert!(now.epoch_accepted <= next.epoch_accepted, "a promise is never taken back");
+        assert!(now.epoch_current <= next.epoch_current, "epochs only grow");
+    }
+}
+
+fn assert_sound(value: &Superblock) {
+    assert!(value.epoch_current <= value.epoch_accepted, "an epoch is accepted before it is current");
+}
+
+fn open_copies(vfs: &dyn Vfs, dir: &Path) -> io::Result<[Arc<dyn VfsFile>; COPY_COUNT]> {
+    Ok([
+        vfs.open(&copy_path(dir, 0), OpenMode::ReadWrite)?,
+        vfs.open(&copy_path(dir, 1), OpenMode::ReadWrite)?,
+    ])
+}
+
+/// Writes a whole new copy file; its name is durable after the next sync of the directory.
+fn publish_copy(vfs: &dyn Vfs, dir: &Path, copy: usize, bytes: &[u8]) -> io::Result<()> {
+    let (path, tmp) = (copy_path(dir, copy), dir.join(format!("superblock.{copy}.tmp")));
+    if vfs.exists(&tmp)? {
+        vfs.remove(&tmp)?;
+    }
+    let file = vfs.open(&tmp, OpenMode::CreateNew)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_data()?;
+    vfs.rename(&tmp, &path)
+}
+
+fn copy_path(dir: &Path, copy: usize) -> PathBuf {
+    dir.join(format!("superblock.{copy}"))
+}
+
+#[cfg(test)]
+mod tests;

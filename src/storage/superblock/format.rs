@@ -1,0 +1,151 @@
+//! One superblock copy as bytes: 4,096 of them, little endian, checksum last. See `docs/snapshot_format.md`.
+//!
+//! Place and coverage of the checksum are the same in every version, so that "made by a later version" is told from damage.
+
+use super::Superblock;
+use crate::base::checksum::crc32;
+use crate::base::{Epoch, LogPos, ServerId, Zxid};
+
+/// Copies kept.
+pub(super) const COPY_COUNT: usize = 2;
+/// Bytes of one copy: one page, one block of most disks.
+pub(super) const COPY_BYTES: usize = 4_096;
+
+/// Version written by this build, and the newest it reads.
+pub const VERSION: u32 = 1;
+
+const MAGIC: [u8; 8] = *b"ZABRASUP";
+
+const MAGIC_AT: usize = 0;
+const VERSION_AT: usize = MAGIC_AT + 8;
+const COPY_AT: usize = VERSION_AT + 4;
+const GENERATION_AT: usize = COPY_AT + 4;
+const NODE_ID_AT: usize = GENERATION_AT + 8;
+const CLUSTER_ID_AT: usize = NODE_ID_AT + 8;
+const SERVER_ID_AT: usize = CLUSTER_ID_AT + 8;
+const EPOCH_ACCEPTED_AT: usize = SERVER_ID_AT + 8;
+const EPOCH_CURRENT_AT: usize = EPOCH_ACCEPTED_AT + 4;
+const FLAGS_AT: usize = EPOCH_CURRENT_AT + 4;
+const TRUNCATE_ZXID_AT: usize = FLAGS_AT + 8;
+const CLEAN_SEGMENT_AT: usize = TRUNCATE_ZXID_AT + 8;
+const CLEAN_OFFSET_AT: usize = CLEAN_SEGMENT_AT + 8;
+const UNUSED_AT: usize = CLEAN_OFFSET_AT + 8;
+const CRC_AT: usize = COPY_BYTES - 4;
+
+const _: () = assert!(UNUSED_AT <= CRC_AT && COPY_BYTES.is_multiple_of(512));
+
+/// The documented layout: name, offset, bytes. Compared with the document by a test.
+#[cfg(test)]
+pub(super) const LAYOUT: [(&str, usize, usize); 15] = [
+    ("magic", MAGIC_AT, 8),
+    ("version", VERSION_AT, 4),
+    ("copy", COPY_AT, 4),
+    ("generation", GENERATION_AT, 8),
+    ("node_id", NODE_ID_AT, 8),
+    ("cluster_id", CLUSTER_ID_AT, 8),
+    ("server_id", SERVER_ID_AT, 8),
+    ("epoch_accepted", EPOCH_ACCEPTED_AT, 4),
+    ("epoch_current", EPOCH_CURRENT_AT, 4),
+    ("flags", FLAGS_AT, 8),
+    ("truncate_zxid", TRUNCATE_ZXID_AT, 8),
+    ("clean_segment", CLEAN_SEGMENT_AT, 8),
+    ("clean_offset", CLEAN_OFFSET_AT, 8),
+    ("unused", UNUSED_AT, CRC_AT - UNUSED_AT),
+    ("crc", CRC_AT, 4),
+];
+
+const FLAG_TRUNCATE: u64 = 1;
+const FLAG_CLEAN_STOP: u64 = 2;
+
+/// What is wrong with a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyDamage {
+    /// The file ends before the copy does.
+    Short,
+    /// Does not begin as a superblock does.
+    Magic,
+    /// Checksum does not match: torn or damaged.
+    Checksum,
+    /// The bytes of the other copy: a misdirected write or a copied file.
+    WrongCopy(u32),
+    /// Valid, but contradicts itself or sets bits that this version does not define.
+    Contradiction,
+    /// Valid, but of a version this build does not know.
+    Version(u32),
+}
+
+/// A decoded copy.
+#[derive(Clone, Debug)]
+pub(super) struct Copy {
+    pub(super) generation: u64,
+    pub(super) value: Superblock,
+}
+
+pub(super) fn encode(value: &Superblock, generation: u64, copy: u32) -> [u8; COPY_BYTES] {
+    let mut out = [0; COPY_BYTES];
+    let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
+    let clean = value.clean_stop.unwrap_or_default();
+    let flags = if value.truncate_pending.is_some() { FLAG_TRUNCATE } else { 0 }
+        | if value.clean_stop.is_some() { FLAG_CLEAN_STOP } else { 0 };
+    put(MAGIC_AT, &MAGIC);
+    put(VERSION_AT, &VERSION.to_le_bytes());
+    put(COPY_AT, &copy.to_le_bytes());
+    put(GENERATION_AT, &generation.to_le_bytes());
+    put(NODE_ID_AT, &value.node_id.to_le_bytes());
+    put(CLUSTER_ID_AT, &value.cluster_id.to_le_bytes());
+    put(SERVER_ID_AT, &value.server_id.0.to_le_bytes());
+    put(EPOCH_ACCEPTED_AT, &value.epoch_accepted.0.to_le_bytes());
+    put(EPOCH_CURRENT_AT, &value.epoch_current.0.to_le_bytes());
+    put(FLAGS_AT, &flags.to_le_bytes());
+    put(TRUNCATE_ZXID_AT, &value.truncate_pending.unwrap_or_default().0.to_le_bytes());
+    put(CLEAN_SEGMENT_AT, &clean.segment.to_le_bytes());
+    put(CLEAN_OFFSET_AT, &clean.offset.to_le_bytes());
+    let crc = crc32(&out[..CRC_AT]);
+    out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+pub(super) fn decode(bytes: &[u8; COPY_BYTES], copy: u32) -> Result<Copy, CopyDamage> {
+    if bytes[..MAGIC.len()] != MAGIC {
+        return Err(CopyDamage::Magic);
+    }
+    if crc32(&bytes[..CRC_AT]) != u32_at(bytes, CRC_AT) {
+        return Err(CopyDamage::Checksum);
+    }
+    let version = u32_at(bytes, VERSION_AT);
+    if version != VERSION {
+        return Err(CopyDamage::Version(version));
+    }
+    if u32_at(bytes, COPY_AT) != copy {
+        return Err(CopyDamage::WrongCopy(u32_at(bytes, COPY_AT)));
+    }
+    let flags = u64_at(bytes, FLAGS_AT);
+    let value = decode_value(bytes, flags);
+    let known = flags & !(FLAG_TRUNCATE | FLAG_CLEAN_STOP) == 0;
+    let unused = bytes[UNUSED_AT..CRC_AT].iter().all(|&b| b == 0);
+    if !known || !unused || value.epoch_current > value.epoch_accepted {
+        return Err(CopyDamage::Contradiction);
+    }
+    Ok(Copy { generation: u64_at(bytes, GENERATION_AT), value })
+}
+
+fn decode_value(bytes: &[u8; COPY_BYTES], flags: u64) -> Superblock {
+    let clean = LogPos { segment: u64_at(bytes, CLEAN_SEGMENT_AT), offset: u64_at(bytes, CLEAN_OFFSET_AT) };
+    Superblock {
+        node_id: u64_at(bytes, NODE_ID_AT),
+        cluster_id: u64_at(bytes, CLUSTER_ID_AT),
+        server_id: ServerId(u64_at(bytes, SERVER_ID_AT) as i64),
+        epoch_accepted: Epoch(u32_at(bytes, EPOCH_ACCEPTED_AT)),
+        epoch_current: Epoch(u32_at(bytes, EPOCH_CURRENT_AT)),
+        truncate_pending: (flags & FLAG_TRUNCATE != 0).then(|| Zxid(u64_at(bytes, TRUNCATE_ZXID_AT))),
+        clean_stop: (flags & FLAG_CLEAN_STOP != 0).then_some(clean),
+    }
+}
+
+fn u32_at(bytes: &[u8; COPY_BYTES], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8; COPY_BYTES], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}

@@ -1,0 +1,271 @@
+use super::*;
+use crate::base::rng::Rng;
+use crate::testing::sim_disk::{Everything, Fault, Nothing, OpKind, SimDisk};
+
+fn dir() -> &'static Path {
+    Path::new("/data")
+}
+
+fn first() -> Superblock {
+    Superblock {
+        node_id: 0x1122_3344_5566_7788,
+        cluster_id: 42,
+        server_id: ServerId(3),
+        epoch_accepted: Epoch(0),
+        epoch_current: Epoch(0),
+        truncate_pending: None,
+        clean_stop: None,
+    }
+}
+
+fn later() -> Superblock {
+    Superblock {
+        epoch_accepted: Epoch(7),
+        epoch_current: Epoch(6),
+        truncate_pending: Some(Zxid(0x0600_0000_0009)),
+        clean_stop: Some(LogPos { segment: 4, offset: 8_192 }),
+        ..first()
+    }
+}
+
+fn formatted() -> (SimDisk, SuperblockStore) {
+    let disk = SimDisk::new(1);
+    let store = SuperblockStore::format(&disk, dir(), first()).unwrap();
+    (disk, store)
+}
+
+fn opened(disk: &SimDisk) -> (SuperblockStore, [CopyState; COPY_COUNT]) {
+    SuperblockStore::open(disk, dir(), true).unwrap().unwrap()
+}
+
+#[test]
+fn what_is_stored_is_loaded() {
+    let (disk, mut store) = formatted();
+    store.store(later()).unwrap();
+    assert_eq!((store.value(), store.generation()), (&later(), 2));
+    let (again, copies) = opened(&disk.after_crash(&mut Nothing));
+    assert_eq!((again.value(), again.generation()), (&later(), 2));
+    assert_eq!(copies, [CopyState::Good; 2]);
+}
+
+#[test]
+fn a_missing_superblock_is_never_defaulted() {
+    let disk = SimDisk::new(1);
+    assert!(SuperblockStore::open(&disk, dir(), false).unwrap().is_none());
+    assert!(matches!(SuperblockStore::open(&disk, dir(), true), Err(SuperblockError::Missing)));
+}
+
+#[test]
+fn a_formatted_directory_is_not_formatted_again() {
+    let (disk, _) = formatted();
+    let again = SuperblockStore::format(&disk, dir(), first());
+    assert!(matches!(again, Err(SuperblockError::Exists)));
+    disk.remove(&copy_path(dir(), 0)).unwrap();
+    let again = SuperblockStore::format(&disk, dir(), first());
+    assert!(matches!(again, Err(SuperblockError::Exists)));
+}
+
+/// Runs `act` with a crash before each of its operations in turn, and `check(image, finished)` on every image.
+fn at_every_crash(
+    start: &SimDisk,
+    act: impl Fn(&SimDisk) -> Result<(), SuperblockError>,
+    mut check: impl FnMut(SimDisk, bool),
+) -> u64 {
+    let mut images = 0;
+    for op in 0.. {
+        let disk = start.fork();
+        disk.crash_at(start.ops() + op);
+        let finished = act(&disk).is_ok();
+        images += disk.for_each_image(200, op, |image| check(image, finished));
+        if finished {
+            return images;
+        }
+    }
+    unreachable!("some operation is the last one")
+}
+
+#[test]
+fn every_crash_in_formatting_leaves_nothing_or_the_first_value() {
+    let images = at_every_crash(
+        &SimDisk::new(1),
+        |disk| SuperblockStore::format(disk, dir(), first()).map(drop),
+        |image, finished| match SuperblockStore::open(&image, dir(), false).unwrap() {
+            Some((store, _)) => assert_eq!((store.value(), store.generation()), (&first(), 1)),
+            None => {
+                assert!(!finished, "formatted and gone");
+                SuperblockStore::format(&image, dir(), first()).unwrap();
+            }
+        },
+    );
+    assert!(images > 20, "{images}");
+}
+
+#[test]
+fn every_crash_in_storing_leaves_the_old_or_the_new_value() {
+    let (disk, _) = formatted();
+    let mut seen_old = false;
+    at_every_crash(
+        &disk,
+        |disk| opened(disk).0.store(later()),
+        |image, finished| {
+            let (store, _) = opened(&image);
+            let old = *store.value() == first();
+            assert!(old && !finished || *store.value() == later(), "{store:?}");
+            seen_old |= old;
+            let copies = load(&image, dir(), true).unwrap().unwrap().copies;
+            assert_eq!(copies, [CopyState::Good; 2], "opening repairs");
+        },
+    );
+    assert!(seen_old);
+}
+
+#[test]
+fn a_crash_in_the_repair_after_a_crash_does_not_go_back() {
+    let (disk, mut store) = formatted();
+    disk.crash_at(disk.ops() + 2);
+    assert!(store.store(later()).is_err(), "the first copy is durable, the second not written");
+    let halfway = disk.after_crash(&mut Nothing);
+    assert_eq!(load(&halfway, dir(), true).unwrap().unwrap().copies, [CopyState::Good, CopyState::Stale]);
+    at_every_crash(
+        &halfway,
+        |disk| SuperblockStore::open(disk, dir(), true).map(drop),
+        |image, _| assert_eq!(opened(&image).0.value(), &later()),
+    );
+}
+
+#[test]
+fn every_bit_flip_in_one_copy_is_detected_survived_and_repaired() {
+    let (disk, mut store) = formatted();
+    store.store(later()).unwrap();
+    for bit in 0..2 * 8 * COPY_BYTES as u64 {
+        let (copy, bit) = ((bit % 2) as usize, bit / 2);
+        let image = disk.fork();
+        image.flip_bit(&copy_path(dir(), copy), bit).unwrap();
+        let (store, copies) = opened(&image);
+        assert_eq!(store.value(), &later(), "copy {copy} bit {bit}");
+        assert!(matches!(copies[copy], CopyState::Bad(_)), "copy {copy} bit {bit}");
+        assert_eq!(copies[1 - copy], CopyState::Good);
+        assert_eq!(load(&image, dir(), true).unwrap().unwrap().copies, [CopyState::Good; 2]);
+    }
+}
+
+#[test]
+fn both_copies_damaged_is_an_error_with_or_without_data() {
+    let (disk, _) = formatted();
+    disk.flip_bit(&copy_path(dir(), 0), 3).unwrap();
+    disk.flip_bit(&copy_path(dir(), 1), 999).unwrap();
+    for data_present in [false, true] {
+        let result = SuperblockStore::open(&disk, dir(), data_present);
+        let expected = (CopyState::Bad(CopyDamage::Magic), CopyState::Bad(CopyDamage::Checksum));
+        assert!(matches!(result, Err(SuperblockError::Damaged(a, b)) if (a, b) == expected));
+    }
+}
+
+#[test]
+fn a_lost_unreadable_or_short_copy_is_replaced() {
+    let (disk, mut store) = formatted();
+    store.store(later()).unwrap();
+    for copy in 0..COPY_COUNT {
+        let path = copy_path(dir(), copy);
+        let missing = disk.fork();
+        missing.remove(&path).unwrap();
+        let unreadable = disk.fork();
+        unreadable.set_bad_sector(&path, 512).unwrap();
+        let short = disk.fork();
+        short.open(&path, OpenMode::ReadWrite).unwrap().set_size(4_095).unwrap();
+        for image in [missing, unreadable, short] {
+            let (store, copies) = opened(&image);
+            assert_eq!(store.value(), &later());
+            assert_ne!(copies[copy], CopyState::Good);
+            let (_, copies) = opened(&image.after_crash(&mut Nothing));
+            assert_eq!(copies, [CopyState::Good; 2]);
+        }
+    }
+}
+
+#[test]
+fn swapped_and_foreign_copies_are_refused() {
+    let (disk, mut store) = formatted();
+    store.store(later()).unwrap();
+    let write = |disk: &SimDisk, copy: usize, value: &Superblock, generation, written_as| {
+        let file = disk.open(&copy_path(dir(), copy), OpenMode::ReadWrite).unwrap();
+        file.write_all_at(&format::encode(value, generation, written_as), 0).unwrap();
+    };
+    let swapped = disk.fork();
+    write(&swapped, 1, &first(), 9, 0);
+    let (store, copies) = opened(&swapped);
+    assert_eq!((store.value(), copies[1]), (&later(), CopyState::Bad(CopyDamage::WrongCopy(0))));
+    let foreign = disk.fork();
+    write(&foreign, 1, &Superblock { node_id: 1, ..later() }, 9, 1);
+    assert!(matches!(load(&foreign, dir(), true), Err(SuperblockError::Conflict(2, 9))));
+    let twin = disk.fork();
+    write(&twin, 0, &first(), 2, 0);
+    assert!(matches!(load(&twin, dir(), true), Err(SuperblockError::Conflict(2, 2))));
+}
+
+#[test]
+fn a_later_version_is_told_from_damage() {
+    let mut bytes = format::encode(&first(), 1, 0);
+    bytes[8] = 2;
+    let crc = crate::base::checksum::crc32(&bytes[..COPY_BYTES - 4]);
+    bytes[COPY_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+    let (disk, _) = formatted();
+    disk.open(&copy_path(dir(), 0), OpenMode::ReadWrite).unwrap().write_all_at(&bytes, 0).unwrap();
+    assert!(matches!(load(&disk, dir(), true), Err(SuperblockError::Version { found: 2, known: 1 })));
+}
+
+#[test]
+fn a_sync_that_fails_is_not_believed_after_a_restart() {
+    for nth in 0..2 {
+        let (disk, mut store) = formatted();
+        disk.fail_nth(OpKind::Sync, disk.count(OpKind::Sync) + nth, Fault::Eio);
+        assert!(store.store(later()).is_err());
+        assert_eq!(store.value(), &first(), "memory never runs ahead of the disk");
+        // The process restarts on the same kernel: the cache may show what the disk does not have.
+        let restarted = disk.after_kill();
+        let value = opened(&restarted).0.value().clone();
+        for image in [restarted.after_crash(&mut Nothing), restarted.after_crash(&mut Everything)] {
+            assert_eq!(opened(&image).0.value(), &value, "sync {nth}");
+        }
+    }
+}
+
+#[test]
+fn storing_needs_no_space() {
+    let (disk, mut store) = formatted();
+    disk.set_capacity(0);
+    store.store(later()).unwrap();
+}
+
+#[test]
+#[should_panic(expected = "never taken back")]
+fn an_accepted_epoch_never_falls() {
+    let (_, mut store) = formatted();
+    store.store(Superblock { epoch_accepted: Epoch(5), ..first() }).unwrap();
+    let _ = store.store(Superblock { epoch_accepted: Epoch(4), ..first() });
+}
+
+#[test]
+fn random_bytes_never_panic() {
+    let mut rng = Rng::new(5);
+    let good = format::encode(&later(), 2, 0);
+    for _ in 0..2_000 {
+        let mut bytes = good;
+        let (at, len) = (rng.below(4_000) as usize, rng.below(96) as usize);
+        rng.fill(&mut bytes[at..at + len]);
+        let _ = format::decode(&bytes, 0);
+    }
+}
+
+#[test]
+fn the_document_shows_the_layout() {
+    let document = include_str!("../../docs/snapshot_format.md");
+    let mut end = 0;
+    for (name, offset, bytes) in format::LAYOUT {
+        assert_eq!(offset, end, "{name} follows what is before it");
+        end = offset + bytes;
+        let row = format!("| `{name}` | {offset} | {bytes} |");
+        assert!(document.contains(&row), "no row {row}");
+    }
+    assert_eq!(end, COPY_BYTES);
+}
