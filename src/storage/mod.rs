@@ -1,4 +1,5 @@
 //! The durable half: transaction log, snapshots, superblock. Payloads are opaque bytes with a zxid; storage knows no znode.
 
+pub mod snapshot;
 pub mod superblock;
 pub mod vfs;
