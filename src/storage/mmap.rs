@@ -114,7 +114,7 @@ mod tests {
 
     fn region(call: SyncCall) -> (tempfile::TempDir, MappedRegion, Arc<dyn VfsFile>) {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let file = RealVfs::new().open(&dir.path().join("f"), OpenMode::CreateNew).expect("a new file");
+        let file = RealVfs.open(&dir.path().join("f"), OpenMode::CreateNew).expect("a new file");
         for page in 0..4 {
             file.write_all_at(&[0; 4096], page * 4096).expect("room");
         }

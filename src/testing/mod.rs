@@ -1,4 +1,6 @@
 //! Simulated disk and clock, models, oracles and fuzz entry points. Never part of a user's build.
 
 pub mod fuzz;
+pub mod fuzz_log;
+pub mod log_model;
 pub mod sim_disk;

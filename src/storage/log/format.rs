@@ -159,6 +159,16 @@ pub fn seal_record(record: &mut [u8], head: &RecordHead, salt: u64, offset: u64)
     Chain { zxid: head.zxid, crc }
 }
 
+/// Recomputes both checksums of `record` as it is: for fuzzers that want arbitrary fields to get past them.
+#[cfg(any(test, feature = "testing"))]
+pub fn reseal(record: &mut [u8], salt: u64, offset: u64) {
+    let seed = record_seed(salt, offset);
+    let crc = crc32_continue(seed, &record[RECORD_ZXID_OFFSET..]);
+    put_u32(record, RECORD_CRC_OFFSET, crc);
+    let head_crc = crc32_continue(seed, &record[RECORD_CRC_OFFSET..RECORD_HEAD_BYTES]);
+    put_u32(record, RECORD_HEAD_CRC_OFFSET, head_crc);
+}
+
 /// Reads the head at `offset` of a segment; `None` when the bytes are not one (F1, F4). Looks at nothing but the head.
 #[must_use]
 pub fn parse_head(bytes: &[u8], salt: u64, offset: u64) -> Option<RecordHead> {
