@@ -1,1 +1,3 @@
 //! What the command line offers.
+
+pub mod bench;

@@ -1,0 +1,1 @@
+//! The load generator against the floor server, over loopback, on ephemeral ports.
