@@ -142,7 +142,7 @@ impl Server {
     /// The end of what the server wrote to stdout and stderr.
     pub(crate) fn log(&self) -> String {
         let text = fs::read(self.log_path()).unwrap_or_default();
-        String::from_utf8_lossy(&text[text.len().saturating_sub(8000)..]).into_owned()
+        String::from_utf8_lossy(&text[text.len().saturating_sub(std::env::var("LOGLEN").map_or(8000, |v| v.parse().unwrap()))..]).into_owned()
     }
 
     /// Sends a four-letter word (or any bytes) and returns everything until the server closes.

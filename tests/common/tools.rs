@@ -35,7 +35,7 @@ impl Java {
     /// `java -cp <jars>`, quiet, with a small heap.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("java");
-        command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]);
+        command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Dfile.encoding=UTF-8"]);
         command.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", &self.classpath]);
         command.stdin(Stdio::null());
         command

@@ -176,6 +176,7 @@ fn a_random_script_gets_the_answers_that_zookeeper_gives() {
     let steps = number("ZABRA_ORACLE_STEPS").unwrap_or(STEPS);
     let mut pair = Pair::new(java, under_test);
     for seed in seeds() {
+        println!("seed {seed}: ZABRA_ORACLE_SEED={seed} ZABRA_ORACLE_STEPS={steps} plays it alone");
         let start = Instant::now();
         let script = generate(seed, steps as usize);
         if let Some(difference) = pair.compare(&script) {

@@ -30,7 +30,7 @@ impl Owners {
 
     fn read(&mut self, code: i32, asked: &mut Reader<'_>, got: &mut Reader<'_>) -> Result<(), Short> {
         if code != op::MULTI {
-            return self.one(code, asked, got);
+            return self.one(code, code, asked, got);
         }
         loop {
             let (code, done, _) = (asked.int()?, asked.boolean()?, asked.int()?);
@@ -38,24 +38,21 @@ impl Owners {
             if done || result == -1 {
                 return Ok(());
             }
-            self.one(code, asked, got)?;
+            self.one(code, result, asked, got)?;
         }
     }
 
-    fn one(&mut self, code: i32, asked: &mut Reader<'_>, got: &mut Reader<'_>) -> Result<(), Short> {
+    /// One operation, asked as `code` and answered as `result`.
+    fn one(&mut self, code: i32, result: i32, asked: &mut Reader<'_>, got: &mut Reader<'_>) -> Result<(), Short> {
         asked.string()?;
         match code {
             op::CREATE | op::CREATE2 | op::CREATE_CONTAINER | op::CREATE_TTL => {
-                (asked.buffer()?, asked.acls()?, asked.int()?);
-                let marker = match code {
-                    op::CREATE_CONTAINER => CONTAINER,
-                    op::CREATE_TTL => TTL | asked.long()?,
-                    _ => 0,
-                };
+                (asked.buffer()?, asked.acls()?);
+                let flags = asked.int()?;
+                let ttl = if code == op::CREATE_TTL { asked.long()? } else { 0 };
                 let path = got.string()?;
-                if code != op::CREATE {
-                    let stat = got.stat()?;
-                    self.markers.insert((path, stat.czxid), marker);
+                if result != op::CREATE {
+                    self.markers.insert((path, got.stat()?.czxid), marker(code, flags, ttl));
                 }
             }
             op::SET_DATA => {
@@ -83,6 +80,16 @@ impl Owners {
         crc.update(node.data.as_deref().unwrap_or_default());
         crc.update(&stored_bytes(stat, owner));
         crc.finalize()
+    }
+}
+
+/// Alone, the operation code decides what a node becomes (and nothing but create and create2 takes flag 4, for a
+/// plain node, which is never noted); inside a multi flag 4 makes a container of any kind of create.
+fn marker(code: i32, flags: i32, ttl: i64) -> i64 {
+    match (code, flags) {
+        (op::CREATE_CONTAINER, _) | (_, 4) => CONTAINER,
+        (op::CREATE_TTL, 5 | 6) => TTL | ttl,
+        _ => 0,
     }
 }
 
