@@ -1,1 +1,223 @@
-//! The shell: tokio, threads, sockets, configuration.
+//! The shell: tokio, threads, sockets, configuration. Everything that decides lives in the layers below.
+//!
+//! - H1: one process, one data directory, one [`Server`]; the directory is locked for as long as it runs.
+//! - H2: lock order is prepare or flush stage, tree, sessions, outbox; a later one is never held while an earlier one is taken.
+//! - H3: after [`Shared::fail`] nothing is acknowledged, and the process ends.
+//!
+//! Threads: tokio's workers (connections, timers), one commit thread (`commit`), one snapshot thread (`snapshotter`), one that
+//! keeps a spare log segment ready (`housekeeping`).
+
+mod boot;
+mod commit;
+pub mod config;
+mod conn;
+mod conn_task;
+mod dispatch;
+pub mod fourletter;
+mod housekeeping;
+mod listener;
+mod registry;
+mod snapshotter;
+pub mod stats;
+mod view;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+pub use self::boot::Recovered;
+use self::commit::Commit;
+use self::config::Config;
+use self::conn::Conn;
+use self::registry::Registry;
+use self::snapshotter::Snapshots;
+use self::stats::ServerStats;
+use crate::base::{ConnId, MonoMs, SessionId, WallMs};
+use crate::node::{AuthIds, PrepareOptions};
+use crate::session::Tracker;
+use crate::storage::log::LogError;
+use crate::tree::Tree;
+use crate::wire::OpCode;
+
+/// What every task and thread of a server shares.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) tree: RwLock<Tree>,
+    pub(crate) sessions: Mutex<Tracker>,
+    pub(crate) commit: Commit,
+    pub(crate) conns: Registry,
+    pub(crate) stats: ServerStats,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) prepare_options: PrepareOptions,
+    /// Identity of the server's own writes.
+    pub(crate) own_auth: Arc<AuthIds>,
+    /// closeSessions that met a full disk: submitted again later.
+    unclosed: Mutex<Vec<SessionId>>,
+    /// Who wrote a snapshot.
+    node_id: u64,
+    started: Instant,
+    stop: watch::Sender<bool>,
+    stopped: AtomicBool,
+    failure: Mutex<Option<String>>,
+    /// The port that is really listened on.
+    client_port: AtomicU16,
+    /// What `stmk` sets and `gtmk` shows.
+    trace_mask: AtomicI64,
+}
+
+impl Shared {
+    /// Milliseconds of the monotonic clock since the server started.
+    pub(crate) fn mono_now(&self) -> MonoMs {
+        MonoMs(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The wall clock, for transaction headers only.
+    pub(crate) fn wall_now(&self) -> WallMs {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        WallMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// The durable path failed: say why once, acknowledge nothing any more, stop.
+    pub(crate) fn fail(&self, error: &LogError) {
+        let mut failure = self.failure.lock();
+        if failure.is_none() {
+            tracing::error!(%error, "the log failed: nothing is acknowledged any more, the server stops");
+            *failure = Some(error.to_string());
+        }
+        drop(failure);
+        self.request_stop();
+    }
+
+    /// Starts the end of everything; tasks see it at once.
+    pub(crate) fn request_stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.stop.send_replace(true);
+        self.commit.unpark();
+        self.snapshots.wake();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn stopped(&self) {
+        let mut stop = self.stop.subscribe();
+        let _ = stop.wait_for(|stopped| *stopped).await;
+    }
+
+    /// A connection's task has ended: its watches go, its session waits for another connection.
+    pub(crate) fn disconnected(&self, conn: &Conn) {
+        self.conns.remove(conn);
+        self.tree.read().remove_conn(conn.id);
+        if let Some(session) = conn.session() {
+            self.sessions.lock().disconnect(session, conn.id);
+        }
+    }
+
+    /// A closeSession was applied. Unless its connection asked for it (and gets a reply), the connection is ended.
+    pub(crate) fn session_closed(&self, session: SessionId, asked_by: Option<ConnId>) {
+        let owner = {
+            let mut sessions = self.sessions.lock();
+            let owner = sessions.get(session).map(|handle| handle.owner());
+            sessions.remove(session);
+            owner
+        };
+        let Some(conn) = owner.filter(|owner| Some(*owner) != asked_by).and_then(|owner| self.conns.get(owner)) else {
+            return;
+        };
+        conn.put(|out| out.close_after = true);
+        if conn.mark_woken() {
+            conn.wake();
+        }
+    }
+
+    /// A write of the server's own met a full disk. Reaping is tried again anyway; the end of a session must not be forgotten.
+    pub(crate) fn own_write_refused(&self, session: SessionId, op: OpCode) {
+        if op == OpCode::CloseSession {
+            self.unclosed.lock().push(session);
+        }
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    recovered: Recovered,
+    threads: Vec<JoinHandle<()>>,
+    finish: boot::Finish,
+}
+
+impl Server {
+    /// Recovers the data directory, binds the client port and starts to serve. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// Says what is wrong, where, and what to do: configuration, data directory, damage, port in use.
+    pub async fn start(config: Config) -> anyhow::Result<Server> {
+        // First the port: a second server on one machine should fail before it has loaded a large tree.
+        let listener = listener::bind(&config.listen, config.listen_backlog)
+            .with_context(|| format!("cannot listen for clients on {} (clientPort)", config.listen))?;
+        let address = listener.local_addr()?;
+        let booted = tokio::task::spawn_blocking(move || boot::boot(config)).await??;
+        let boot::Booted { shared, recovered, spares, store, finish } = booted;
+        shared.client_port.store(address.port(), Ordering::Relaxed);
+        let mut threads = Vec::new();
+        let commit = Arc::clone(&shared);
+        threads.push(spawn("zabra-commit", move || commit.commit.run_thread(&commit))?);
+        let snapshots = Arc::clone(&shared);
+        threads.push(spawn("zabra-snapshot", move || snapshotter::run(&snapshots, &store))?);
+        let segments = Arc::clone(&shared);
+        threads.push(spawn("zabra-segments", move || housekeeping::run_segments(&segments, spares))?);
+        tokio::spawn(housekeeping::run_timers(Arc::clone(&shared)));
+        tokio::spawn(listener::run(Arc::clone(&shared), listener));
+        Ok(Server { shared, address, recovered, threads, finish })
+    }
+
+    /// Where clients are served.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What was found in the data directory.
+    #[must_use]
+    pub const fn recovered(&self) -> &Recovered {
+        &self.recovered
+    }
+
+    /// Waits until the server has failed by itself.
+    pub async fn failed(&self) {
+        self.shared.stopped().await;
+    }
+
+    /// Stops: no new work, what was submitted is finished, the log is closed with a clean mark.
+    ///
+    /// # Errors
+    /// The failure that ended the server, if one did.
+    pub fn stop(self) -> anyhow::Result<()> {
+        let failed = self.shared.failure.lock().clone();
+        self.shared.request_stop();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                anyhow::bail!("a thread of the server panicked; see the log above");
+            }
+        }
+        match failed.or_else(|| self.shared.failure.lock().clone()) {
+            Some(failure) => Err(anyhow::anyhow!(failure)),
+            None => self.finish.clean_stop(&self.shared),
+        }
+    }
+}
+
+fn spawn(name: &str, f: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(f).with_context(|| format!("cannot start thread {name}"))
+}

@@ -1,0 +1,502 @@
+//! The commit path: queue -> prepare and append -> flush -> apply and answer. One flush for all that waits.
+//!
+//! Two stages, each behind its own lock, and no thread of their own when nothing is under way: whoever has work tries the locks and
+//! takes the work to its end ([`Commit::kick`]), so a lone write costs no hand-over between threads. While one runs the flush, another
+//! prepares and appends the next group. When more work is waiting at the end, or the disk is slow, the commit thread takes over, so that
+//! a connection's task is never kept from its own connection.
+//!
+//! - M1: whoever releases a stage looks again for work that came while it held it; who fails to get a stage may therefore leave.
+//! - M2: order of the queue = order of zxids = order of the log = order of application. The prepare lock spans draining and appending; the
+//!   flush lock spans flushing and applying.
+//! - M3: nothing is applied, and nobody is answered, before the flush that covers it returned.
+//! - M4: after a failed append or flush nothing is answered any more: the server stops (`Shared::fail`).
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::base::{ConnId, LogPos, SessionId};
+use crate::node::{AuthIds, Prepare, WriteRequest, put_write_reply};
+use crate::server::Shared;
+use crate::server::conn::Conn;
+use crate::server::stats::{RequestKind, Tally};
+use crate::storage::log::{Appender, Flusher, Group, LogError, RecordKind};
+use crate::tree::{Fired, Outcome};
+use crate::wire::txn::Proposal;
+use crate::wire::{ErrorCode, OpCode, perms, reply};
+
+/// Requests waiting to be prepared, bytes: above it connections stop reading until the queue is drained.
+const QUEUE_BYTES_MAX: usize = 32 << 20;
+
+/// Transactions prepared, or applied, under one hold of the tree's lock: about 100 µs, so that readers never wait for long.
+const LOCKED_TXNS_MAX: usize = 128;
+
+/// Rounds a connection's task does before it leaves the rest to the commit thread.
+const INLINE_ROUNDS: usize = 2;
+
+/// A flush slower than this, on average, is left to the commit thread: it would keep a connection's task, and with it a thread that
+/// serves readers and heartbeats, for too long.
+const SLOW_FLUSH: Duration = Duration::from_micros(400);
+
+/// A group is appended, and a new one begun, at this size, bytes: far below a segment, which must take a group whole.
+const GROUP_BYTES_TARGET: usize = 1 << 20;
+
+/// Buffers above this are given back after use, bytes.
+const BUFFER_KEEP_MAX: usize = 4 << 20;
+
+/// Where an answer goes.
+#[derive(Clone, Debug)]
+struct Client {
+    conn: Arc<Conn>,
+    auth: Arc<AuthIds>,
+}
+
+/// One write on its way.
+#[derive(Debug)]
+struct Entry {
+    /// `None`: the server's own (expiry, reaper).
+    client: Option<Client>,
+    session: SessionId,
+    xid: i32,
+    op: OpCode,
+    received: Instant,
+    /// Where the body stands in the queue's bytes.
+    start: usize,
+    len: usize,
+}
+
+/// Requests waiting to be prepared; bodies copied into one buffer.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl Queue {
+    /// Adds a client's write.
+    pub(crate) fn push_client(&mut self, conn: &Arc<Conn>, auth: &Arc<AuthIds>, write: &Write<'_>) {
+        conn.write_submitted();
+        self.push(Some(Client { conn: Arc::clone(conn), auth: Arc::clone(auth) }), write);
+    }
+
+    fn push(&mut self, client: Option<Client>, write: &Write<'_>) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(write.body);
+        self.entries.push(Entry {
+            client,
+            session: write.session,
+            xid: write.xid,
+            op: write.op,
+            received: write.received,
+            start,
+            len: write.body.len(),
+        });
+    }
+
+    fn reset(&mut self) {
+        self.entries.clear();
+        self.bytes.clear();
+        if self.bytes.capacity() > BUFFER_KEEP_MAX {
+            self.bytes = Vec::new();
+        }
+    }
+}
+
+/// A write as it enters the commit path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Write<'a> {
+    pub(crate) session: SessionId,
+    pub(crate) xid: i32,
+    pub(crate) op: OpCode,
+    pub(crate) body: &'a [u8],
+    pub(crate) received: Instant,
+}
+
+/// A group on its way from append to apply: the log records, and who waits for each.
+#[derive(Debug, Default)]
+struct Batch {
+    group: Group,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct PrepareStage {
+    prepare: Prepare,
+    appender: Appender,
+    drained: Queue,
+    /// The disk was full: everything is refused until all that was appended is applied and `prepare` is rebuilt from the tree.
+    stalled: bool,
+}
+
+#[derive(Debug)]
+struct FlushStage {
+    flusher: Flusher,
+    batches: Vec<Batch>,
+    fired: Fired,
+    to_wake: Vec<Arc<Conn>>,
+    tally: Tally,
+    /// Wall time of the replies being made, ms since 1970.
+    wall_ms: i64,
+    flush_us_average: u64,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    queue: Mutex<Queue>,
+    queued: AtomicUsize,
+    queue_bytes: AtomicUsize,
+    prepare: Mutex<PrepareStage>,
+    appended: Mutex<Vec<Batch>>,
+    appended_batches: AtomicUsize,
+    pool: Mutex<Vec<Batch>>,
+    flush: Mutex<FlushStage>,
+    slow: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+impl Commit {
+    pub(crate) fn new(prepare: Prepare, appender: Appender, flusher: Flusher) -> Commit {
+        Commit {
+            queue: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            queue_bytes: AtomicUsize::new(0),
+            prepare: Mutex::new(PrepareStage { prepare, appender, drained: Queue::default(), stalled: false }),
+            appended: Mutex::default(),
+            appended_batches: AtomicUsize::new(0),
+            pool: Mutex::default(),
+            flush: Mutex::new(FlushStage {
+                flusher,
+                batches: Vec::new(),
+                fired: Fired::default(),
+                to_wake: Vec::new(),
+                tally: Tally::default(),
+                wall_ms: 0,
+                flush_us_average: 0,
+            }),
+            slow: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        }
+    }
+
+    /// Adds writes, in one hold of the queue. Follow with [`Commit::kick`].
+    pub(crate) fn submit<R>(&self, f: impl FnOnce(&mut Queue) -> R) -> R {
+        let mut queue = self.queue.lock();
+        let result = f(&mut queue);
+        self.queue_bytes.store(queue.bytes.len(), Ordering::Relaxed);
+        self.queued.store(queue.entries.len(), Ordering::SeqCst);
+        result
+    }
+
+    /// Adds a write of the server's own and sees that it is carried out.
+    pub(crate) fn submit_own(&self, session: SessionId, op: OpCode, body: &[u8]) {
+        let write = Write { session, xid: 0, op, body, received: Instant::now() };
+        self.submit(|queue| queue.push(None, &write));
+        self.unpark();
+    }
+
+    /// True while connections should stop reading writes.
+    pub(crate) fn is_full(&self) -> bool {
+        self.queue_bytes.load(Ordering::Relaxed) > QUEUE_BYTES_MAX
+    }
+
+    /// Sees that submitted work is carried out: here and now if nobody else is at it and the disk is fast. `me` is not woken: it looks
+    /// at its own outbox next anyway.
+    pub(crate) fn kick(&self, shared: &Shared, me: Option<ConnId>) {
+        if self.slow.load(Ordering::Relaxed) || self.drive(shared, me, INLINE_ROUNDS) {
+            self.unpark();
+        }
+    }
+
+    /// The commit thread's life: works off what there is, then sleeps until [`Commit::unpark`].
+    pub(crate) fn run_thread(&self, shared: &Shared) {
+        self.thread.set(std::thread::current()).expect("one commit thread");
+        while !shared.is_stopped() {
+            if !self.drive(shared, None, usize::MAX) {
+                std::thread::park();
+            }
+        }
+    }
+
+    /// Writes down in the log how far it is durable, if nothing is under way: without a flush of its own, so that a later start can tell
+    /// more of its tail apart from a torn one.
+    pub(crate) fn mark_if_idle(&self, shared: &Shared) {
+        if self.has_work() {
+            return;
+        }
+        if let Some(mut stage) = self.prepare.try_lock()
+            && let Err(error) = stage.appender.mark()
+        {
+            shared.fail(&error);
+        }
+    }
+
+    /// Flushes all that was appended, answered or not; returns where the log then ends. For a clean stop, when no other thread is left.
+    pub(crate) fn flush_all(&self, shared: &Shared) -> Result<LogPos, LogError> {
+        assert!(shared.is_stopped(), "nobody submits any more");
+        let _appender = self.prepare.lock();
+        Ok(self.flush.lock().flusher.flush()?.pos)
+    }
+
+    /// Wakes the commit thread.
+    pub(crate) fn unpark(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.queued.load(Ordering::SeqCst) > 0 || self.appended_batches.load(Ordering::SeqCst) > 0
+    }
+
+    /// Works on whichever stage has work and is free; true when work is left after `rounds`. See M1.
+    fn drive(&self, shared: &Shared, me: Option<ConnId>, rounds: usize) -> bool {
+        for _ in 0..rounds {
+            let mut worked = false;
+            if self.queued.load(Ordering::SeqCst) > 0
+                && let Some(mut stage) = self.prepare.try_lock()
+            {
+                self.prepare_and_append(shared, &mut stage);
+                worked = true;
+            }
+            fence(Ordering::SeqCst);
+            if self.appended_batches.load(Ordering::SeqCst) > 0
+                && let Some(mut stage) = self.flush.try_lock()
+            {
+                self.flush_and_apply(shared, &mut stage, me);
+                worked = true;
+            }
+            fence(Ordering::SeqCst);
+            if !worked || shared.is_stopped() {
+                return false;
+            }
+        }
+        self.has_work()
+    }
+
+    fn prepare_and_append(&self, shared: &Shared, stage: &mut PrepareStage) {
+        stage.drained.reset();
+        {
+            let mut queue = self.queue.lock();
+            std::mem::swap(&mut *queue, &mut stage.drained);
+            self.queue_bytes.store(0, Ordering::Relaxed);
+            self.queued.store(0, Ordering::SeqCst);
+        }
+        if stage.drained.entries.is_empty() {
+            return;
+        }
+        if stage.stalled && !stage.rebuild(shared) {
+            return refuse(shared, &mut stage.drained.entries);
+        }
+        while !stage.drained.entries.is_empty() {
+            let mut batch = self.pool.lock().pop().unwrap_or_default();
+            stage.prepare_some(shared, &mut batch);
+            match stage.appender.append(&mut batch.group) {
+                Ok(_) => {
+                    let mut appended = self.appended.lock();
+                    appended.push(batch);
+                    self.appended_batches.store(appended.len(), Ordering::SeqCst);
+                }
+                Err(error @ LogError::NoSpace { .. }) => {
+                    tracing::error!(%error, "writes are refused until there is space; reads go on");
+                    stage.stalled = true;
+                    refuse(shared, &mut batch.entries);
+                    return refuse(shared, &mut stage.drained.entries);
+                }
+                Err(error) => return shared.fail(&error),
+            }
+        }
+    }
+
+    fn flush_and_apply(&self, shared: &Shared, stage: &mut FlushStage, me: Option<ConnId>) {
+        {
+            let mut appended = self.appended.lock();
+            std::mem::swap(&mut *appended, &mut stage.batches);
+            self.appended_batches.store(0, Ordering::SeqCst);
+        }
+        if stage.batches.is_empty() {
+            return;
+        }
+        let started = Instant::now();
+        if let Err(error) = stage.flusher.flush() {
+            return shared.fail(&error);
+        }
+        self.note_flush(shared, stage, started.elapsed());
+        let mut batches = std::mem::take(&mut stage.batches);
+        for batch in &mut batches {
+            stage.apply(shared, batch, me);
+        }
+        let mut pool = self.pool.lock();
+        for mut batch in batches.drain(..) {
+            if batch.group.bytes() <= BUFFER_KEEP_MAX {
+                batch.group.clear();
+                pool.push(batch);
+            }
+        }
+        stage.batches = batches;
+    }
+
+    fn note_flush(&self, shared: &Shared, stage: &mut FlushStage, took: Duration) {
+        let us = micros(took);
+        shared.stats.fsync_us.add(us);
+        if us / 1_000 > shared.config.log.flush_warning_ms {
+            shared.stats.fsync_threshold_exceeded.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(us, "the disk took long to flush the log (fsync.warningthresholdms)");
+        }
+        stage.flush_us_average = (stage.flush_us_average * 7 + us) / 8;
+        self.slow.store(stage.flush_us_average > SLOW_FLUSH.as_micros() as u64, Ordering::Relaxed);
+    }
+}
+
+impl PrepareStage {
+    /// After a full disk: starts again from the tree, once it holds all that was appended.
+    fn rebuild(&mut self, shared: &Shared) -> bool {
+        let tree = shared.tree.read();
+        if tree.applied() != self.appender.last_zxid() {
+            return false;
+        }
+        self.prepare = Prepare::new(tree.applied(), tree.digest(), shared.prepare_options.clone());
+        self.stalled = false;
+        true
+    }
+
+    /// Prepares requests from the front of the queue, until none is left or the group is large enough, into `batch`.
+    fn prepare_some(&mut self, shared: &Shared, batch: &mut Batch) {
+        let mut entries = self.drained.entries.drain(..).peekable();
+        while entries.peek().is_some() && batch.group.bytes() < GROUP_BYTES_TARGET {
+            let tree = shared.tree.read();
+            let sessions = shared.sessions.lock();
+            self.prepare.applied(&tree);
+            for entry in entries.by_ref().take(LOCKED_TXNS_MAX) {
+                let request = WriteRequest {
+                    session: entry.session,
+                    cxid: entry.xid,
+                    op: entry.op,
+                    body: &self.drained.bytes[entry.start..entry.start + entry.len],
+                    auth: entry.client.as_ref().map_or(&shared.own_auth, |client| &client.auth),
+                    conn: entry.client.as_ref().map_or(ConnId(0), |client| client.conn.id),
+                };
+                let out = batch.group.begin_record();
+                let zxid = self.prepare.prepare(&tree, &*sessions, shared.wall_now(), &request, out);
+                batch.group.finish_record(zxid, RecordKind::Txn);
+                batch.entries.push(entry);
+                if batch.group.bytes() >= GROUP_BYTES_TARGET {
+                    break;
+                }
+            }
+        }
+        // What is left stays for the next group, in order.
+        let left: Vec<Entry> = entries.collect();
+        self.drained.entries = left;
+    }
+}
+
+impl FlushStage {
+    fn apply(&mut self, shared: &Shared, batch: &mut Batch, me: Option<ConnId>) {
+        shared.stats.batch_size.add(batch.entries.len() as u64);
+        shared.stats.commits.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
+        let mut records = batch.group.iter();
+        let mut entries = batch.entries.drain(..).peekable();
+        while entries.peek().is_some() {
+            let now = Instant::now();
+            self.wall_ms = shared.wall_now().0;
+            let mut tree = shared.tree.write();
+            for entry in entries.by_ref().take(LOCKED_TXNS_MAX) {
+                let (_, _, payload) = records.next().expect("one record per entry");
+                let proposal = Proposal::read(payload).expect("encoded by prepare just now");
+                let outcome = tree.apply(&proposal, &mut self.fired);
+                self.deliver_events(shared, me);
+                self.answer(shared, &entry, &proposal, &outcome, now);
+                if let Some(client) = entry.client
+                    && Some(client.conn.id) != me
+                    && client.conn.mark_woken()
+                {
+                    self.to_wake.push(client.conn);
+                }
+            }
+            drop(tree);
+            self.to_wake.drain(..).for_each(|conn| conn.wake());
+            shared.stats.absorb(&mut self.tally);
+        }
+        shared.snapshots.note_applied(&batch.group);
+    }
+
+    /// Puts the events of the last transaction into the outboxes: before the reply, and before any read can see the new state (C1).
+    fn deliver_events(&mut self, shared: &Shared, me: Option<ConnId>) {
+        if self.fired.is_empty() {
+            return;
+        }
+        for firing in self.fired.iter() {
+            for watcher in firing.watchers {
+                let Some(conn) = shared.conns.get(*watcher) else { continue };
+                // Used up, but withheld from those who may not read the node (since 3.9.2).
+                if !conn.auth().allowed(&shared.prepare_options.auth, firing.acl, perms::READ) {
+                    continue;
+                }
+                conn.put(|out| reply::put_event(&mut out.bytes, firing.zxid.to_wire(), firing.event, firing.path));
+                if Some(conn.id) != me && conn.mark_woken() {
+                    self.to_wake.push(conn);
+                }
+            }
+        }
+        self.fired.clear();
+    }
+
+    /// Puts the reply of an applied write into the outbox of its client and keeps the table of sessions in step.
+    fn answer(&mut self, shared: &Shared, entry: &Entry, proposal: &Proposal<'_>, outcome: &Outcome, now: Instant) {
+        if matches!(outcome, Outcome::SessionClosed) {
+            shared.session_closed(SessionId(proposal.header.client_id), entry.client.as_ref().map(|client| client.conn.id));
+        }
+        let Some(Client { conn, .. }) = &entry.client else { return };
+        match outcome {
+            // Its task answers the connect request: it knows what was negotiated.
+            Outcome::SessionCreated => conn.set_session(entry.session),
+            _ => {
+                let mut bytes = 0;
+                conn.put(|out| {
+                    let before = out.bytes.len();
+                    let served = put_write_reply(&mut out.bytes, entry.xid, entry.op, proposal, outcome);
+                    out.close_after |= served.close_after;
+                    bytes = out.bytes.len() - before;
+                });
+                self.note_reply(shared, entry, conn, proposal.header.zxid, bytes, now);
+            }
+        }
+        conn.write_answered();
+    }
+
+    fn note_reply(&mut self, shared: &Shared, entry: &Entry, conn: &Conn, zxid: i64, bytes: usize, now: Instant) {
+        let latency_us = micros(now.saturating_duration_since(entry.received));
+        self.tally.reply(&shared.stats, RequestKind::Write, bytes, latency_us);
+        conn.stats.reply(entry.op, entry.xid, zxid, self.wall_ms, latency_us);
+    }
+}
+
+/// Answers writes that never got a zxid because there is no space for them.
+fn refuse(shared: &Shared, entries: &mut Vec<Entry>) {
+    let applied = shared.tree.read().applied();
+    for entry in entries.drain(..) {
+        let Some(Client { conn, .. }) = &entry.client else {
+            shared.own_write_refused(entry.session, entry.op);
+            continue;
+        };
+        match entry.op {
+            // There is no error in a connect response: the client tries elsewhere, or again.
+            OpCode::CreateSession => conn.kill(),
+            _ => conn.put(|out| reply::put_empty(&mut out.bytes, entry.xid, applied, ErrorCode::SystemError)),
+        }
+        conn.write_answered();
+        if conn.mark_woken() {
+            conn.wake();
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

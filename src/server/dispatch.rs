@@ -1,0 +1,405 @@
+//! What a connection does with each frame: greeting (four-letter word or connect request), then requests, in order.
+//!
+//! - D1: a frame is looked at only when it is there in whole; its length is checked against the limit first, and against a far smaller
+//!   one before there is a session.
+//! - D2: nothing here waits. What cannot go on is said in [`Progress`], and the frame stays where it is.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::base::SessionId;
+use crate::node::{self, AuthIds, REPLY_BYTES_MAX, ReadContext, Served};
+use crate::server::Shared;
+use crate::server::commit::Write;
+use crate::server::conn::{Conn, OUTBOX_BYTES_SOFT};
+use crate::server::fourletter::{TRACE_MASK_BYTES, Word};
+use crate::server::stats::{RequestKind, Tally};
+use crate::session::{self, ConnectPlan, ConnectState, SessionHandle};
+use crate::wire::jute::{PutJute, Reader};
+use crate::wire::request::{ConnectRequest, Request, RequestHeader};
+use crate::wire::{OpCode, reply};
+
+/// How far the frames at hand were processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// All of them; the next one is not there in whole.
+    NeedInput,
+    /// A read waits for the connection's own writes; so does everything behind a connect request.
+    OwnWrites,
+    /// As many writes as a connection may have are under way.
+    TooManyWrites,
+    /// The client does not read its replies.
+    OutputFull,
+    /// The commit path has as much as it may hold.
+    QueueFull,
+    /// The connection is to be closed, for this reason.
+    Close(&'static str),
+}
+
+impl Progress {
+    /// True when a frame is at hand that could not be processed yet.
+    pub(crate) const fn is_waiting(self) -> bool {
+        !matches!(self, Progress::NeedInput | Progress::Close(_))
+    }
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Nothing, or not enough, has been received.
+    Greeting,
+    /// The session's transaction is under way.
+    Opening { handle: Arc<SessionHandle>, read_only: Option<bool> },
+    /// Requests.
+    Open { handle: Arc<SessionHandle> },
+    /// What is received from now on is ignored.
+    Done,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Dispatch<'a> {
+    shared: &'a Arc<Shared>,
+    conn: &'a Arc<Conn>,
+    phase: Phase,
+    submitted: bool,
+    tally: Tally,
+}
+
+/// One request at the front of the input.
+#[derive(Clone, Copy)]
+struct Frame<'b> {
+    header: RequestHeader,
+    body: &'b [u8],
+    /// Bytes with the length in front.
+    bytes: usize,
+}
+
+impl<'a> Dispatch<'a> {
+    pub(crate) fn new(shared: &'a Arc<Shared>, conn: &'a Arc<Conn>) -> Dispatch<'a> {
+        Dispatch { shared, conn, phase: Phase::Greeting, submitted: false, tally: Tally::default() }
+    }
+
+    /// True once a connect request or a four-letter word has come.
+    pub(crate) fn is_greeted(&self) -> bool {
+        !matches!(self.phase, Phase::Greeting)
+    }
+
+    /// True when writes were submitted since the last call: the commit path wants a kick.
+    pub(crate) fn take_submitted(&mut self) -> bool {
+        std::mem::take(&mut self.submitted)
+    }
+
+    /// Writes a connection may have under way.
+    pub(crate) fn pending_writes_max(&self) -> usize {
+        self.shared.config.limits.requests_per_connection_max.max(1) as usize
+    }
+
+    /// Processes the frames at the front of `input`; returns how many bytes are done with.
+    pub(crate) fn frames(&mut self, input: &[u8], now: Instant) -> (usize, Progress) {
+        let mut consumed = 0;
+        loop {
+            let rest = &input[consumed..];
+            let (done, progress) = match &self.phase {
+                Phase::Greeting => self.greeting(rest),
+                Phase::Opening { .. } => (0, self.opening()),
+                Phase::Open { .. } => self.requests(rest, now),
+                Phase::Done => (rest.len(), Some(Progress::NeedInput)),
+            };
+            consumed += done;
+            if let Some(progress) = progress {
+                return (consumed, progress);
+            }
+        }
+    }
+
+    fn greeting(&mut self, input: &[u8]) -> (usize, Option<Progress>) {
+        let Some(head) = input.first_chunk::<4>() else { return (0, Some(Progress::NeedInput)) };
+        if let Some(word) = Word::detect(*head) {
+            return self.four_letter_word(word, &input[4..]);
+        }
+        let len = i32::from_be_bytes(*head);
+        let max = self.shared.config.limits.handshake_bytes_max;
+        let Some(len) = usize::try_from(len).ok().filter(|len| *len <= max) else {
+            return (0, Some(Progress::Close("the first frame is no connect request")));
+        };
+        let Some(frame) = input.get(4..4 + len) else { return (0, Some(Progress::NeedInput)) };
+        let Ok(request) = ConnectRequest::read(frame) else {
+            return (0, Some(Progress::Close("the first frame is no connect request")));
+        };
+        (4 + len, self.connect(&request))
+    }
+
+    fn four_letter_word(&mut self, word: Word, rest: &[u8]) -> (usize, Option<Progress>) {
+        let (mask, taken) = match word {
+            Word::Stmk => match rest.first_chunk::<TRACE_MASK_BYTES>() {
+                Some(mask) => (Some(i64::from_be_bytes(*mask)), 4 + TRACE_MASK_BYTES),
+                None => return (0, Some(Progress::NeedInput)),
+            },
+            _ => (None, 4),
+        };
+        // Formatted outside of the outbox: a word may look at connections, this one among them.
+        let mut answer = Vec::new();
+        self.shared.four_letter_word(word, mask, &mut answer);
+        self.conn.put(|out| {
+            out.bytes.append(&mut answer);
+            out.close_after = true;
+        });
+        self.phase = Phase::Done;
+        (taken, None)
+    }
+
+    fn connect(&mut self, request: &ConnectRequest<'_>) -> Option<Progress> {
+        let shared = self.shared;
+        let tree = shared.tree.read();
+        let mut sessions = shared.sessions.lock();
+        let state = ConnectState {
+            applied: tree.applied(),
+            timeout_ms_min: shared.config.session_timeout_ms_min,
+            timeout_ms_max: shared.config.session_timeout_ms_max,
+            read_only: false,
+            local_sessions: false,
+        };
+        let (id, now) = (self.conn.id, shared.mono_now());
+        match session::plan_connect(request, &state, &sessions) {
+            ConnectPlan::New { timeout_ms, local: true } => {
+                let handle = sessions.create_local(timeout_ms, id, now);
+                self.open(handle, request.read_only);
+                None
+            }
+            ConnectPlan::New { timeout_ms, local: false } => {
+                let handle = sessions.create(timeout_ms, id, now);
+                drop((sessions, tree));
+                self.submit_session(&handle, timeout_ms);
+                self.phase = Phase::Opening { handle, read_only: request.read_only };
+                Some(Progress::OwnWrites)
+            }
+            ConnectPlan::Resume { session, timeout_ms } => {
+                let (handle, before) = sessions.resume(session, timeout_ms, id, now).expect("planned under the same lock");
+                if let Some(older) = shared.conns.get(before).filter(|older| older.id != id) {
+                    older.kill();
+                }
+                self.open(handle, request.read_only);
+                None
+            }
+            ConnectPlan::Expired => {
+                self.conn.put(|out| {
+                    reply::put_connect(&mut out.bytes, 0, 0, &session::ZERO_PASSWORD, request.read_only.map(|_| false));
+                    out.close_after = true;
+                });
+                self.phase = Phase::Done;
+                None
+            }
+            ConnectPlan::Close(refusal) => {
+                tracing::info!(peer = %self.conn.peer, %refusal, "client sent elsewhere");
+                Some(Progress::Close("refused to serve the session"))
+            }
+        }
+    }
+
+    fn submit_session(&mut self, handle: &SessionHandle, timeout_ms: i32) {
+        let mut body = Vec::new();
+        body.put_int(timeout_ms);
+        let write = Write {
+            session: handle.id(),
+            xid: 0,
+            op: OpCode::CreateSession,
+            body: &body,
+            received: Instant::now(),
+        };
+        let auth = self.conn.auth();
+        self.shared.commit.submit(|queue| queue.push_client(self.conn, &auth, &write));
+        self.submitted = true;
+    }
+
+    /// Answers the connect request once the session's transaction is applied.
+    fn opening(&mut self) -> Option<Progress> {
+        if self.conn.session().is_none() {
+            return Some(Progress::OwnWrites);
+        }
+        let Phase::Opening { handle, read_only } = std::mem::replace(&mut self.phase, Phase::Done) else {
+            unreachable!("called in this phase only");
+        };
+        self.open(handle, read_only);
+        None
+    }
+
+    fn open(&mut self, handle: Arc<SessionHandle>, read_only: Option<bool>) {
+        self.conn.set_session(handle.id());
+        let password = session::password(handle.id());
+        self.conn.put(|out| {
+            let read_only = read_only.map(|_| false);
+            reply::put_connect(&mut out.bytes, handle.timeout_ms(), handle.id().0, &password, read_only);
+        });
+        self.phase = Phase::Open { handle };
+    }
+
+    /// Processes requests until something stops it: at most one run of writes, or one run of reads, per call.
+    fn requests(&mut self, input: &[u8], now: Instant) -> (usize, Option<Progress>) {
+        let frame = match self.frame(input) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return (0, Some(Progress::NeedInput)),
+            Err(reason) => return (0, Some(Progress::Close(reason))),
+        };
+        let Phase::Open { handle } = &self.phase else { unreachable!("called in this phase only") };
+        let session = handle.id();
+        if !handle.touch(self.shared.mono_now()) {
+            // Its end is decided: like ZooKeeper, no reply; the close follows.
+            return (frame.bytes, None);
+        }
+        self.conn.stats.request();
+        match class(&frame) {
+            Class::Write => self.writes(input, session, now),
+            Class::Read if self.conn.pending_writes() > 0 => (0, Some(Progress::OwnWrites)),
+            Class::Read => self.reads(input, session, now),
+            Class::Auth => {
+                self.authenticate(&frame);
+                (frame.bytes, None)
+            }
+            Class::Sasl => {
+                self.answer(|out| node::serve_sasl(frame.header.xid, out));
+                (frame.bytes, None)
+            }
+            Class::Unknown if self.conn.pending_writes() > 0 => (0, Some(Progress::OwnWrites)),
+            Class::Unknown => {
+                self.answer(|out| node::put_unimplemented(out, frame.header.xid));
+                (frame.bytes, None)
+            }
+        }
+    }
+
+    /// Hands the run of writes at the front of `input` to the commit path.
+    fn writes(&mut self, input: &[u8], session: SessionId, now: Instant) -> (usize, Option<Progress>) {
+        let shared = self.shared;
+        if shared.commit.is_full() {
+            return (0, Some(Progress::QueueFull));
+        }
+        let room = self.pending_writes_max().saturating_sub(self.conn.pending_writes());
+        if room == 0 {
+            return (0, Some(Progress::TooManyWrites));
+        }
+        let auth = self.conn.auth();
+        let (mut consumed, mut count) = (0, 0);
+        shared.commit.submit(|queue| {
+            while count < room
+                && let Ok(Some(frame)) = self.frame(&input[consumed..])
+                && class(&frame) == Class::Write
+            {
+                let op = OpCode::from_i32(frame.header.op).expect("a write has a known number");
+                let write = Write { session, xid: frame.header.xid, op, body: frame.body, received: now };
+                queue.push_client(self.conn, &auth, &write);
+                self.tally.request(frame.bytes);
+                consumed += frame.bytes;
+                count += 1;
+            }
+        });
+        shared.stats.absorb(&mut self.tally);
+        self.submitted = true;
+        (consumed, None)
+    }
+
+    /// Serves the run of reads at the front of `input` under one hold of the tree's lock (C1 of `conn`).
+    fn reads(&mut self, input: &[u8], session: SessionId, now: Instant) -> (usize, Option<Progress>) {
+        let shared = self.shared;
+        let auth = self.conn.auth();
+        let context = ReadContext {
+            conn: self.conn.id,
+            session,
+            ids: &auth,
+            auth: &shared.prepare_options.auth,
+            reply_bytes_max: REPLY_BYTES_MAX,
+        };
+        let latency_us = u64::try_from(now.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let (mut consumed, mut full, mut last) = (0, false, None);
+        let tree = shared.tree.read();
+        self.conn.put(|out| {
+            while let Ok(Some(frame)) = self.frame(&input[consumed..])
+                && class(&frame) == Class::Read
+                && !out.close_after
+            {
+                full = out.bytes.len() >= OUTBOX_BYTES_SOFT;
+                if full {
+                    break;
+                }
+                let op = OpCode::from_i32(frame.header.op).expect("a read has a known number");
+                let before = out.bytes.len();
+                let served = node::serve_read_body(&tree, &context, frame.header.xid, op, frame.body, &mut out.bytes);
+                out.close_after |= served.close_after;
+                self.tally.request(frame.bytes);
+                self.tally.reply(&shared.stats, RequestKind::Read, out.bytes.len() - before, latency_us);
+                last = Some((op, frame.header.xid));
+                consumed += frame.bytes;
+            }
+        });
+        let applied = tree.applied().to_wire();
+        drop(tree);
+        shared.stats.absorb(&mut self.tally);
+        if let Some((op, xid)) = last {
+            self.conn.stats.reply(op, xid, applied, shared.wall_now().0, latency_us);
+        }
+        (consumed, full.then_some(Progress::OutputFull))
+    }
+
+    /// Outside the order of requests, like ZooKeeper: the reply (zxid 0) may overtake earlier ones.
+    fn authenticate(&mut self, frame: &Frame<'_>) {
+        let mut ids = AuthIds::clone(&self.conn.auth());
+        let options = &self.shared.prepare_options.auth;
+        let (scheme, auth) = match Request::read(OpCode::Auth, frame.body) {
+            Ok(Request::Auth { scheme, auth }) => (scheme, auth),
+            _ => (None, None),
+        };
+        let xid = frame.header.xid;
+        self.answer(|out| node::serve_auth(&mut ids, options, xid, scheme, auth, out));
+        if matches!(self.phase, Phase::Done) {
+            self.shared.stats.auth_failed.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(peer = %self.conn.peer, scheme = scheme.unwrap_or_default(), "authentication failed");
+        } else {
+            self.conn.set_auth(ids);
+        }
+    }
+
+    /// Puts a reply that is made outside the runs of reads and writes; after one that ends the connection nothing more is processed.
+    fn answer(&mut self, f: impl FnOnce(&mut Vec<u8>) -> Served) {
+        let mut ends = false;
+        self.conn.put(|out| {
+            ends = f(&mut out.bytes).close_after;
+            out.close_after |= ends;
+        });
+        if ends {
+            self.phase = Phase::Done;
+        }
+    }
+
+    /// The frame at the front of `input`, if it is there in whole (D1).
+    fn frame<'b>(&self, input: &'b [u8]) -> Result<Option<Frame<'b>>, &'static str> {
+        let Some(head) = input.first_chunk::<4>() else { return Ok(None) };
+        let len = i32::from_be_bytes(*head);
+        let Some(len) = usize::try_from(len).ok().filter(|len| *len <= self.shared.config.frame_bytes_max) else {
+            return Err("frame longer than jute.maxbuffer, or of negative length");
+        };
+        let Some(frame) = input.get(4..4 + len) else { return Ok(None) };
+        let mut reader = Reader::new(frame);
+        let header = RequestHeader::read(&mut reader).map_err(|_| "frame too short for a request header")?;
+        Ok(Some(Frame { header, body: reader.rest(), bytes: 4 + len }))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Write,
+    Read,
+    Auth,
+    Sasl,
+    /// No such number, or one that clients may not send by itself.
+    Unknown,
+}
+
+fn class(frame: &Frame<'_>) -> Class {
+    match OpCode::from_i32(frame.header.op) {
+        None | Some(OpCode::CreateSession | OpCode::Error | OpCode::Check) => Class::Unknown,
+        Some(OpCode::Auth) => Class::Auth,
+        Some(OpCode::Sasl) => Class::Sasl,
+        Some(op) if op.is_write() => Class::Write,
+        Some(_) => Class::Read,
+    }
+}

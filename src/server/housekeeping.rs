@@ -1,0 +1,89 @@
+//! Work by the clock: sessions that expire, containers and TTL nodes that are due, the spare log segment.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::base::SessionId;
+use crate::server::Shared;
+use crate::storage::log::{LogError, SpareMaker};
+use crate::wire::OpCode;
+use crate::wire::jute::PutJute;
+
+/// How often the spare segment is looked after. A segment lasts a fifth of a second at the very least (64 MiB at 300 MB/s).
+const SEGMENT_CHECK: Duration = Duration::from_millis(20);
+
+/// How long a log that nothing is appended to waits before it writes down how far it is durable.
+const IDLE_MARK: Duration = Duration::from_secs(1);
+
+/// Expires sessions and reaps nodes until the server stops.
+pub(crate) async fn run_timers(shared: Arc<Shared>) {
+    let tick = Duration::from_millis(u64::from(shared.config.tick_ms));
+    // Sessions are due on ticks; looking twice per tick keeps the error below half a tick.
+    let mut expiry = tokio::time::interval(tick / 2);
+    expiry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut reap = tokio::time::interval(Duration::from_millis(shared.config.reaper.interval_ms.max(1)));
+    reap.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    reap.reset();
+    loop {
+        tokio::select! {
+            _ = expiry.tick() => expire(&shared),
+            _ = reap.tick() => reap_nodes(&shared).await,
+            () = shared.stopped() => return,
+        }
+    }
+}
+
+fn expire(shared: &Arc<Shared>) {
+    let mut due = std::mem::take(&mut *shared.unclosed.lock());
+    shared.sessions.lock().poll_expired(shared.mono_now(), &mut due);
+    for session in due {
+        tracing::info!(%session, "session expired");
+        shared.stats.sessions_expired.fetch_add(1, Ordering::Relaxed);
+        shared.commit.submit_own(session, OpCode::CloseSession, &[]);
+    }
+}
+
+async fn reap_nodes(shared: &Arc<Shared>) {
+    let never_used_ms_max = i64::try_from(shared.config.reaper.never_used_ms_max).unwrap_or(i64::MAX);
+    let due = shared.tree.read().reapable(shared.wall_now(), never_used_ms_max);
+    let pause = Duration::from_millis(60_000 / u64::from(shared.config.reaper.per_minute_max.max(1)));
+    for path in due {
+        if shared.is_stopped() {
+            return;
+        }
+        let mut body = Vec::new();
+        body.put_ustring(&path);
+        shared.commit.submit_own(SessionId(0), OpCode::DeleteContainer, &body);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Keeps a spare log segment ready, and marks an idle log, until the server stops.
+pub(crate) fn run_segments(shared: &Arc<Shared>, mut spare: SpareMaker) {
+    let mut said = false;
+    let mut idle_since = std::time::Instant::now();
+    while !shared.is_stopped() {
+        match spare.prepare_if_needed() {
+            Ok(_) => said = false,
+            Err(error @ LogError::NoSpace { .. }) => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(%error, "no spare log segment; trying again until there is space");
+                }
+            }
+            Err(error) => return shared.fail(&error),
+        }
+        if let Some(below) = shared.snapshots.take_purge() {
+            match spare.purge(below) {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(segments = count, zxid = %below, "log segments retired"),
+                Err(error) => return shared.fail(&error),
+            }
+        }
+        if idle_since.elapsed() >= IDLE_MARK {
+            idle_since = std::time::Instant::now();
+            shared.commit.mark_if_idle(shared);
+        }
+        std::thread::sleep(SEGMENT_CHECK);
+    }
+}

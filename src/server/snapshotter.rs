@@ -1,0 +1,260 @@
+//! When snapshots are taken, and the thread that takes them.
+//!
+//! - N1: commits go on while a snapshot is taken: the tree is locked for one chunk at a time, never while compressing or writing.
+//! - N2: a snapshot holds applied, hence durable and committed, state only, exact at its zxid (decision 0002).
+//! - N3: nothing is removed before the snapshot that covers it was read back and verified (rule R15).
+//! - N4: a failed snapshot (full disk) costs nothing but the attempt; the log keeps what it would have covered.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::base::{WallMs, Zxid};
+use crate::server::Shared;
+use crate::storage::log::Group;
+use crate::storage::snapshot::{
+    HeldSnapshot, Retention, SnapshotError, SnapshotInfo, SnapshotMeta, SnapshotStore, plan_retention,
+};
+use crate::tree::Image;
+
+/// Bytes of nodes encoded under one hold of the tree's lock: about 100 µs. A chunk of the file is made of several.
+const LOCKED_BYTES: usize = 64 << 10;
+
+/// Pause after a failed attempt.
+const RETRY: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Default)]
+struct State {
+    txns: u64,
+    log_bytes: u64,
+    last_snapshot_bytes: u64,
+    stopped: bool,
+    purge_below: Option<Zxid>,
+    not_before: Option<Instant>,
+}
+
+/// When a snapshot is due.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SnapshotPolicy {
+    /// `snapCount`.
+    pub(crate) txns_min: u64,
+    /// `snapSizeLimitInKb`, in bytes.
+    pub(crate) log_bytes_max: u64,
+}
+
+/// Counts what would have to be replayed, and says when that is enough for a snapshot.
+#[derive(Debug)]
+pub(crate) struct Snapshots {
+    policy: SnapshotPolicy,
+    state: Mutex<State>,
+    due: Condvar,
+}
+
+impl Snapshots {
+    /// `txns` and `log_bytes` are what recovery replayed behind the last snapshot, which took `last_snapshot_bytes`.
+    pub(crate) fn new(policy: SnapshotPolicy, txns: u64, log_bytes: u64, last_snapshot_bytes: u64) -> Snapshots {
+        let state = State { txns, log_bytes, last_snapshot_bytes, ..State::default() };
+        Snapshots { policy, state: Mutex::new(state), due: Condvar::new() }
+    }
+
+    /// A group was applied.
+    pub(crate) fn note_applied(&self, group: &Group) {
+        let mut state = self.state.lock();
+        state.txns += group.len() as u64;
+        state.log_bytes += group.bytes() as u64;
+        if self.is_due(&state) {
+            self.due.notify_one();
+        }
+    }
+
+    /// Enough transactions, and at least as many bytes of log as the last snapshot took: so that the snapshots of a large tree never cost
+    /// more than the log itself, and replay never reads more than about twice the tree. ZooKeeper counts transactions alone.
+    fn is_due(&self, state: &State) -> bool {
+        let waited = state.not_before.is_none_or(|at| Instant::now() >= at);
+        let enough = state.txns >= self.policy.txns_min && state.log_bytes >= state.last_snapshot_bytes;
+        waited && state.txns > 0 && (enough || state.log_bytes >= self.policy.log_bytes_max)
+    }
+
+    /// Ends the thread's sleep: the server stops.
+    pub(crate) fn wake(&self) {
+        self.state.lock().stopped = true;
+        self.due.notify_one();
+    }
+
+    /// Log records up to here are covered by every snapshot that is kept: whoever owns the segments may retire them.
+    pub(crate) fn take_purge(&self) -> Option<Zxid> {
+        self.state.lock().purge_below.take()
+    }
+
+    /// Waits for the next snapshot to be due; false when the server stops.
+    fn wait(&self) -> bool {
+        let mut state = self.state.lock();
+        loop {
+            if state.stopped {
+                return false;
+            }
+            if self.is_due(&state) {
+                return true;
+            }
+            // With a time limit, for `not_before` passes without anybody saying so.
+            self.due.wait_for(&mut state, Duration::from_secs(1));
+        }
+    }
+
+    fn began(&self) {
+        let mut state = self.state.lock();
+        (state.txns, state.log_bytes) = (0, 0);
+    }
+
+    fn ended(&self, file_bytes: Option<u64>) {
+        let mut state = self.state.lock();
+        match file_bytes {
+            Some(bytes) => state.last_snapshot_bytes = bytes,
+            None => {
+                state.not_before = Some(Instant::now() + RETRY);
+                // What was counted before `began` is lost: the next attempt counts as due once the pause is over.
+                state.txns = state.txns.max(self.policy.txns_min);
+                state.log_bytes = state.log_bytes.max(state.last_snapshot_bytes);
+            }
+        }
+    }
+}
+
+/// Why an attempt came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error("{0}")]
+    Snapshot(#[from] SnapshotError),
+    #[error("read back from the disk it is damaged: {0}")]
+    ReadBack(String),
+    #[error("the server stops")]
+    Stopped,
+}
+
+/// Takes snapshots until the server stops.
+pub(crate) fn run(shared: &Arc<Shared>, store: &SnapshotStore) {
+    // The commit path must not wait for a core that compresses. A process that may not change its niceness is no worse off.
+    let _ = rustix::process::nice(10);
+    let mut verified = BTreeSet::new();
+    while shared.snapshots.wait() {
+        let started = Instant::now();
+        match take(shared, store) {
+            Ok(info) => {
+                shared.snapshots.ended(Some(info.file_bytes));
+                let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                shared.stats.snapshot_us.add(us);
+                tracing::info!(zxid = %info.zxid, bytes = info.file_bytes, us, "snapshot taken");
+                verified.insert(info.zxid);
+                if let Err(error) = retire(shared, store, &verified) {
+                    tracing::warn!(%error, "old snapshots stay for now");
+                }
+            }
+            Err(Failed::Stopped) => return,
+            Err(error) => {
+                shared.snapshots.ended(None);
+                shared.stats.snapshot_errors.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(%error, "no snapshot taken; the log keeps everything, next attempt in {RETRY:?}");
+            }
+        }
+    }
+}
+
+fn take(shared: &Arc<Shared>, store: &SnapshotStore) -> Result<SnapshotInfo, Failed> {
+    let mut image = shared.tree.write().begin_image();
+    shared.snapshots.began();
+    let result = write_image(shared, store, &mut image);
+    shared.tree.write().end_image(image);
+    let info = result?;
+    // Read back from the disk before anything older may go (N3).
+    let report = store.verify(info.zxid)?;
+    match report.damages.first() {
+        None if report.is_good() => Ok(info),
+        None => Err(Failed::ReadBack("unreadable".to_owned())),
+        Some(damage) => Err(Failed::ReadBack(damage.to_string())),
+    }
+}
+
+fn write_image(shared: &Arc<Shared>, store: &SnapshotStore, image: &mut Image) -> Result<SnapshotInfo, Failed> {
+    let config = &shared.config.snapshot;
+    let mut writer = store.create(SnapshotMeta {
+        zxid: image.zxid(),
+        node_id: shared.node_id,
+        created: shared.wall_now(),
+        chunk_bytes_target: LOCKED_BYTES as u32,
+        level: config.zstd_level,
+    })?;
+    let mut chunk = Vec::with_capacity(2 * LOCKED_BYTES);
+    loop {
+        chunk.clear();
+        let kind = shared.tree.read().image_chunk(image, &mut chunk, LOCKED_BYTES);
+        let Some(kind) = kind else { break };
+        writer.chunk(kind as u16, &chunk)?;
+        if shared.is_stopped() {
+            return Err(Failed::Stopped);
+        }
+    }
+    let mut trailer = image.digest().to_le_bytes().to_vec();
+    trailer.extend_from_slice(&(image.node_count() as u64).to_le_bytes());
+    Ok(writer.finish(image.zxid(), &trailer)?)
+}
+
+/// Removes what retention lets go, and releases the log below the oldest snapshot that is kept. `verified` are the snapshots that this
+/// process read back; older ones are read back now, once.
+fn retire(shared: &Arc<Shared>, store: &SnapshotStore, verified: &BTreeSet<Zxid>) -> Result<(), SnapshotError> {
+    let Some(keep) = shared.config.snapshot.retention else { return Ok(()) };
+    let mut held = Vec::new();
+    for entry in store.list()? {
+        let Ok(info) = entry.state else {
+            held.push(HeldSnapshot { zxid: entry.zxid, created: WallMs(0), verified: false });
+            continue;
+        };
+        let good = verified.contains(&entry.zxid) || store.verify(entry.zxid).is_ok_and(|report| report.is_good());
+        held.push(HeldSnapshot { zxid: entry.zxid, created: info.created, verified: good });
+    }
+    let retention = Retention {
+        count_min: keep.snapshots_min,
+        count_max: if keep.age_ms_min == 0 { keep.snapshots_min } else { usize::MAX },
+        age_max: (keep.age_ms_min > 0).then(|| Duration::from_millis(keep.age_ms_min)),
+    };
+    let plan = plan_retention(&held, &retention, shared.wall_now());
+    store.remove(&plan.remove)?;
+    if let Some(after) = plan.log_needed_after {
+        shared.snapshots.state.lock().purge_below = Some(after.next());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshots(txns_min: u64, log_bytes_max: u64, txns: u64, log_bytes: u64, last: u64) -> Snapshots {
+        Snapshots::new(SnapshotPolicy { txns_min, log_bytes_max }, txns, log_bytes, last)
+    }
+
+    fn due(snapshots: &Snapshots) -> bool {
+        snapshots.is_due(&snapshots.state.lock())
+    }
+
+    #[test]
+    fn a_snapshot_is_due_by_transactions_and_by_bytes_of_log() {
+        assert!(!due(&snapshots(100, 1 << 30, 99, 1 << 20, 0)), "too few transactions");
+        assert!(due(&snapshots(100, 1 << 30, 100, 1 << 20, 1 << 20)));
+        assert!(!due(&snapshots(100, 1 << 30, 100, 1 << 20, 2 << 20)), "less log than the last snapshot took");
+        assert!(due(&snapshots(100, 1 << 19, 1, 1 << 20, 2 << 20)), "snapSizeLimitInKb");
+        assert!(!due(&snapshots(100, 0, 0, 0, 0)), "nothing has changed");
+    }
+
+    #[test]
+    fn after_a_failure_there_is_a_pause_and_then_another_attempt() {
+        let snapshots = snapshots(1, 1 << 30, 1, 1, 0);
+        snapshots.began();
+        snapshots.ended(None);
+        assert!(!due(&snapshots));
+        snapshots.state.lock().not_before = Some(Instant::now());
+        assert!(due(&snapshots));
+    }
+}

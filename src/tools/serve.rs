@@ -1,0 +1,74 @@
+//! `zabra serve`: runs a server in the foreground until it is told to stop.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::server::config::Config;
+use crate::server::{Recovered, Server};
+
+/// Runs a server in the foreground; logs go to stderr.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  zabra serve                                  standalone on 127.0.0.1:2181, data in ./zabra-data
+  zabra serve zoo.cfg                          a ZooKeeper configuration file, as it is
+  zabra serve zoo.cfg -D clientPort=2182       the same with one key replaced
+  zabra serve -D zookeeper.snapCount=50000     keys by their system property names work as well
+
+SIGTERM and SIGINT stop the server cleanly. RUST_LOG=zabra=debug logs more.")]
+pub struct ServeArgs {
+    /// ZooKeeper configuration file; without one: 127.0.0.1:2181, data in ./zabra-data
+    #[arg(value_name = "ZOO.CFG")]
+    pub config: Option<PathBuf>,
+    /// Sets a key, by its zoo.cfg name or its system property name; wins over the file
+    #[arg(short = 'D', value_name = "KEY=VALUE")]
+    pub define: Vec<String>,
+}
+
+/// Runs the server until SIGTERM, SIGINT or a failure.
+///
+/// # Errors
+/// Why it could not start, or why it had to stop.
+pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let loaded = Config::load(args.config.as_deref(), &args.define)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = loaded.config.workers {
+        runtime.worker_threads(workers);
+    }
+    let runtime = runtime.enable_all().thread_name("zabra-io").build().context("cannot start threads")?;
+    runtime.block_on(serve(loaded.config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+    let data_dir = config.data_dir.display().to_string();
+    let server = Server::start(config).await?;
+    say_ready(&server, &data_dir);
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        () = server.failed() => {}
+    }
+    tokio::task::spawn_blocking(move || server.stop()).await.context("stopping failed")?
+}
+
+/// One line, for people and scripts: where it listens, what it recovered.
+fn say_ready(server: &Server, data_dir: &str) {
+    let Recovered { zxid, nodes, snapshot, replayed, bytes_cut, took } = server.recovered();
+    let snapshot = snapshot.map_or("no snapshot".to_owned(), |zxid| format!("snapshot {zxid}"));
+    let cut = if *bytes_cut > 0 { format!(", {bytes_cut} unacknowledged bytes cut") } else { String::new() };
+    // Not through the log: it must be there whatever the log level.
+    let _ = writeln!(
+        std::io::stderr(),
+        "zabra {} ready: clients on {}, data in {data_dir}, zxid {zxid}, {nodes} nodes ({snapshot} + {replayed} transactions{cut}) in {took:.1?}",
+        env!("CARGO_PKG_VERSION"),
+        server.address(),
+    );
+}
