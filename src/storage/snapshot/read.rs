@@ -32,15 +32,8 @@ impl SnapshotReader {
     /// [`SnapshotError::Damaged`] with the place; [`SnapshotError::Version`] for a later format.
     pub fn open(vfs: &dyn Vfs, path: &Path) -> Result<SnapshotReader, SnapshotError> {
         let chunks = ChunkSource::open(vfs, path)?;
-        SnapshotReader::with_source(chunks).map_err(|(error, _)| error)
-    }
-
-    /// As `open`; gives the source back when only footer or table are bad.
-    pub(super) fn with_source(chunks: ChunkSource) -> Result<SnapshotReader, (SnapshotError, ChunkSource)> {
-        match read_footer(&chunks) {
-            Ok((info, table)) => Ok(SnapshotReader { chunks, info, table }),
-            Err(error) => Err((error, chunks)),
-        }
+        let (info, table) = read_footer(&chunks)?;
+        Ok(SnapshotReader { chunks, info, table })
     }
 
     /// What the snapshot says of itself.

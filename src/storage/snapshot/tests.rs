@@ -199,6 +199,28 @@ fn a_chunk_of_another_snapshot_or_place_is_detected() {
 }
 
 #[test]
+fn chunks_that_changed_places_are_told_even_without_the_table() {
+    let disk = SimDisk::new(1);
+    let store = store(&disk);
+    let mut noise = vec![0; 64];
+    Rng::new(1).fill(&mut noise);
+    let mut writer = store.create(meta(5)).unwrap();
+    writer.chunk(1, &noise).unwrap();
+    noise.reverse();
+    writer.chunk(1, &noise).unwrap();
+    let info = writer.finish(Zxid(5), b"").unwrap();
+    let mut bytes = file_bytes(&disk, &store.path(Zxid(5)));
+    let (one, two) = bytes[64..64 + 2 * 88].split_at_mut(88);
+    one.swap_with_slice(two);
+    let report = with_bytes(&bytes).verify(Zxid(5)).unwrap();
+    assert_eq!(report.damages.iter().map(|d| d.chunk).collect::<Vec<_>>(), [Some(0), Some(1)]);
+    bytes[info.file_bytes as usize - 1] ^= 1;
+    let report = with_bytes(&bytes).verify(Zxid(5)).unwrap();
+    let expected = Damage { chunk: Some(0), offset: 64, kind: DamageKind::Contradiction };
+    assert_eq!((report.damages[1], report.chunks_good), (expected, 0));
+}
+
+#[test]
 fn lengths_are_not_believed_even_under_a_valid_checksum() {
     let (disk, store, _) = with_one();
     let bytes = file_bytes(&disk, &store.path(Zxid(5)));

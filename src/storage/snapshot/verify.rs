@@ -41,24 +41,19 @@ impl VerifyReport {
 /// Reads all of `path` from the disk and checks it. Damage is a finding, not an error.
 ///
 /// # Errors
-/// The file cannot be opened, or is of a later version.
+/// The file cannot be opened, is of a later version, or its header, footer or table cannot be read from the device.
 pub fn verify(vfs: &dyn Vfs, path: &Path) -> Result<VerifyReport, SnapshotError> {
     let mut report = VerifyReport::default();
-    let source = match ChunkSource::open(vfs, path) {
-        Ok(source) => source,
+    match SnapshotReader::open(vfs, path) {
+        Ok(reader) => read_by_table(&reader, &mut report),
         Err(SnapshotError::Damaged(damage)) => {
             report.add(damage);
-            return Ok(report);
+            // With a bad header there is no salt, and without it no chunk can be told from garbage.
+            if let Ok(source) = ChunkSource::open(vfs, path) {
+                read_by_walking(&source, &mut report);
+            }
         }
         Err(error) => return Err(error),
-    };
-    match SnapshotReader::with_source(source) {
-        Ok(reader) => read_by_table(&reader, &mut report),
-        Err((error @ SnapshotError::Version { .. }, _)) => return Err(error),
-        Err((error, source)) => {
-            report.add(place_of(error, None, source.file_bytes));
-            read_by_walking(&source, &mut report);
-        }
     }
     Ok(report)
 }

@@ -226,6 +226,11 @@ fn a_sync_that_fails_is_not_believed_after_a_restart() {
         let value = opened(&restarted).0.value().clone();
         for image in [restarted.after_crash(&mut Nothing), restarted.after_crash(&mut Everything)] {
             assert_eq!(opened(&image).0.value(), &value, "sync {nth}");
+            for copy in 0..COPY_COUNT {
+                let one_lost = restarted.after_crash(&mut Nothing);
+                one_lost.remove(&copy_path(dir(), copy)).unwrap();
+                assert_eq!(opened(&one_lost).0.value(), &value, "sync {nth}, copy {copy} lost");
+            }
         }
     }
 }
