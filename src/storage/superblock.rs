@@ -207,6 +207,9 @@ impl SuperblockStore {
         if copies != [CopyState::Good; COPY_COUNT] {
             store.repair(&copies)?;
         }
+        for copy in 0..COPY_COUNT {
+            remove_if_there(vfs, &tmp_path(dir, copy))?;
+        }
         Ok(Some((store, copies)))
     }
 
@@ -274,10 +277,8 @@ fn open_copies(vfs: &dyn Vfs, dir: &Path) -> io::Result<[Arc<dyn VfsFile>; COPY_
 
 /// Writes a whole new copy file; its name is durable after the next sync of the directory.
 fn publish_copy(vfs: &dyn Vfs, dir: &Path, copy: usize, bytes: &[u8]) -> io::Result<()> {
-    let (path, tmp) = (copy_path(dir, copy), dir.join(format!("superblock.{copy}.tmp")));
-    if vfs.exists(&tmp)? {
-        vfs.remove(&tmp)?;
-    }
+    let (path, tmp) = (copy_path(dir, copy), tmp_path(dir, copy));
+    remove_if_there(vfs, &tmp)?;
     let file = vfs.open(&tmp, OpenMode::CreateNew)?;
     file.write_all_at(bytes, 0)?;
     file.sync_data()?;
@@ -286,6 +287,15 @@ fn publish_copy(vfs: &dyn Vfs, dir: &Path, copy: usize, bytes: &[u8]) -> io::Res
 
 fn copy_path(dir: &Path, copy: usize) -> PathBuf {
     dir.join(format!("superblock.{copy}"))
+}
+
+/// What a crash while a copy was being made left behind.
+fn tmp_path(dir: &Path, copy: usize) -> PathBuf {
+    dir.join(format!("superblock.{copy}.tmp"))
+}
+
+fn remove_if_there(vfs: &dyn Vfs, path: &Path) -> io::Result<()> {
+    if vfs.exists(path)? { vfs.remove(path) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -33,6 +33,9 @@ pub use self::choose::{Choose, Everything, Exhaustive, Nothing, Random};
 /// Cases up to which [`SimDisk::for_each_image`] takes all of them: twelve torn sectors.
 const EXHAUSTIVE_CASES_MAX: u64 = 1 << 12;
 
+/// No limit; counting blocks is skipped.
+const CAPACITY_PAGES_UNLIMITED: u64 = u64::MAX / PAGE_BYTES as u64;
+
 /// The kinds of operations, for counting and for faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OpKind {
@@ -103,7 +106,7 @@ impl SimDisk {
             crash_at: None,
             crashed: false,
             faults: Vec::new(),
-            capacity_pages: u64::MAX / PAGE_BYTES as u64,
+            capacity_pages: CAPACITY_PAGES_UNLIMITED,
             locks: BTreeSet::new(),
             rng: Rng::new(seed),
         })
@@ -296,8 +299,11 @@ impl State {
 
     /// Bytes of a write at `offset` that fit onto the disk.
     fn bytes_that_fit(&self, number: u64, offset: u64, len: usize) -> usize {
-        let first_without_block =
-            self.inodes[&number].holes(offset, offset + len as u64).nth(self.free_pages() as usize);
+        if self.capacity_pages == CAPACITY_PAGES_UNLIMITED {
+            return len;
+        }
+        let mut holes = self.inodes[&number].holes(offset, offset + len as u64);
+        let first_without_block = holes.nth(self.free_pages() as usize);
         first_without_block.map_or(len, |page| (page * PAGE_BYTES as u64).saturating_sub(offset) as usize)
     }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::base::rng::Rng;
-use crate::storage::vfs::{OpenMode, Vfs};
+use crate::storage::vfs::{OpenMode, RealVfs, Vfs};
 use crate::testing::sim_disk::{Fault, Nothing, OpKind, SimDisk};
 
 fn dir() -> &'static Path {
@@ -240,6 +240,51 @@ fn lengths_are_not_believed_even_under_a_valid_checksum() {
         let _ = store.verify(Zxid(5));
         let _ = store.reader(Zxid(5)).map(|reader| read(&reader));
     }
+}
+
+#[test]
+fn a_chunk_that_decompresses_to_something_else_is_detected() {
+    let (disk, store, _) = with_one();
+    let mut bytes = file_bytes(&disk, &store.path(Zxid(5)));
+    let chunk = store.reader(Zxid(5)).unwrap().chunk_offset(0) as usize;
+    bytes[chunk + 16] ^= 1;
+    reseal(&mut bytes);
+    let damage = with_bytes(&bytes).verify(Zxid(5)).unwrap().damages[0];
+    assert_eq!((damage.chunk, damage.kind), (Some(0), DamageKind::Decompress));
+}
+
+#[test]
+fn bytes_between_the_chunks_and_the_footer_are_detected() {
+    let (disk, store, info) = with_one();
+    let mut bytes = file_bytes(&disk, &store.path(Zxid(5)));
+    let tail = bytes.len() - format::TAIL_BYTES;
+    let footer = tail - (format::FOOTER_FIXED_BYTES + info.chunk_count as usize * format::ENTRY_BYTES + 6);
+    bytes.splice(footer..footer, [0; 8]);
+    bytes[tail + 8 + 8..tail + 8 + 16].copy_from_slice(&(footer as u64 + 8).to_le_bytes());
+    reseal(&mut bytes);
+    let expected = Damage { chunk: None, offset: footer as u64 + 8, kind: DamageKind::Contradiction };
+    assert_eq!(with_bytes(&bytes).verify(Zxid(5)).unwrap().damages[0], expected);
+}
+
+#[test]
+fn the_real_file_system_keeps_it_too() {
+    let tmp = tempfile::tempdir().unwrap();
+    let store = SnapshotStore::open(Arc::new(RealVfs), &tmp.path().join("snapshots")).unwrap();
+    let info = write(&store, 5, 8).unwrap();
+    write(&store, 6, 6).unwrap();
+    assert!(store.verify(Zxid(6)).unwrap().is_good());
+    assert_eq!(store.remove_above(Zxid(8)).unwrap(), []);
+    assert_eq!(store.remove_above(Zxid(5)).unwrap(), [Zxid(6), Zxid(5)], "5 may hold up to 8");
+    assert_eq!(write(&store, 5, 8).unwrap(), info, "same content, same bytes");
+    assert_eq!(read(&store.newest_valid(None).unwrap().reader.unwrap()).unwrap(), contents());
+}
+
+#[test]
+fn a_writer_can_move_to_the_snapshot_thread() {
+    let (_, store, _) = with_one();
+    let writer = store.create(meta(9)).unwrap();
+    let written = std::thread::spawn(move || writer.finish(Zxid(9), b"")).join().unwrap();
+    assert_eq!(written.unwrap().zxid, Zxid(9));
 }
 
 #[test]

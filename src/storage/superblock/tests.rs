@@ -1,5 +1,6 @@
 use super::*;
 use crate::base::rng::Rng;
+use crate::storage::vfs::RealVfs;
 use crate::testing::sim_disk::{Everything, Fault, Nothing, OpKind, SimDisk};
 
 fn dir() -> &'static Path {
@@ -49,6 +50,18 @@ fn what_is_stored_is_loaded() {
 }
 
 #[test]
+fn the_real_file_system_keeps_it_too() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("new/data");
+    let mut store = SuperblockStore::format(&RealVfs, &dir, first()).unwrap();
+    store.store(later()).unwrap();
+    std::fs::remove_file(copy_path(&dir, 1)).unwrap();
+    let (store, copies) = SuperblockStore::open(&RealVfs, &dir, true).unwrap().unwrap();
+    assert_eq!((store.value(), copies), (&later(), [CopyState::Good, CopyState::Missing]));
+    assert_eq!(load(&RealVfs, &dir, true).unwrap().unwrap().copies, [CopyState::Good; 2]);
+}
+
+#[test]
 fn a_missing_superblock_is_never_defaulted() {
     let disk = SimDisk::new(1);
     assert!(SuperblockStore::open(&disk, dir(), false).unwrap().is_none());
@@ -90,7 +103,12 @@ fn every_crash_in_formatting_leaves_nothing_or_the_first_value() {
         &SimDisk::new(1),
         |disk| SuperblockStore::format(disk, dir(), first()).map(drop),
         |image, finished| match SuperblockStore::open(&image, dir(), false).unwrap() {
-            Some((store, _)) => assert_eq!((store.value(), store.generation()), (&first(), 1)),
+            Some((store, _)) => {
+                assert_eq!((store.value(), store.generation()), (&first(), 1));
+                let mut names = image.list(dir()).unwrap();
+                names.sort();
+                assert_eq!(names, ["superblock.0", "superblock.1"]);
+            }
             None => {
                 assert!(!finished, "formatted and gone");
                 SuperblockStore::format(&image, dir(), first()).unwrap();

@@ -123,7 +123,11 @@ impl VfsFile for RealFile {
 
     fn drop_cache(&self) -> io::Result<()> {
         #[cfg(target_os = "linux")]
-        rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed)?;
+        match rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed) {
+            // A file system without a page cache has nothing to forget.
+            Ok(()) | Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
         Ok(())
     }
 

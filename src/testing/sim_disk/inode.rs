@@ -5,7 +5,7 @@
 //!   in `live`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::choose::Choose;
 use crate::storage::vfs::SECTOR_BYTES;
@@ -15,6 +15,9 @@ pub(super) const PAGE_BYTES: usize = 4_096;
 const SECTORS_PER_PAGE: usize = PAGE_BYTES / SECTOR_BYTES;
 /// Superseded versions kept per sector (and of the size): more only repeats the same kind of state.
 const VERSIONS_MAX: usize = 3;
+
+/// Shared by all pages of zeros: preallocated files cost next to nothing.
+static ZEROS: LazyLock<Arc<Page>> = LazyLock::new(|| Arc::new([0; PAGE_BYTES]));
 
 type Sector = [u8; SECTOR_BYTES];
 type Page = [u8; PAGE_BYTES];
@@ -60,8 +63,11 @@ impl Image {
             let at = offset as usize + done;
             let (page, within) = (at / PAGE_BYTES, at % PAGE_BYTES);
             let len = (PAGE_BYTES - within).min(buf.len() - done);
-            let bytes = pages[page].get_or_insert_with(|| Arc::new([0; PAGE_BYTES]));
-            Arc::make_mut(bytes)[within..within + len].copy_from_slice(&buf[done..done + len]);
+            let new = &buf[done..done + len];
+            let bytes = pages[page].get_or_insert_with(|| Arc::clone(&ZEROS));
+            if bytes[within..within + len] != *new {
+                Arc::make_mut(bytes)[within..within + len].copy_from_slice(new);
+            }
             done += len;
         }
     }
