@@ -296,18 +296,24 @@ fn look_beyond(segments: &[Found], last: usize, end: LogPos) -> Result<(BytesBey
     for (at, found) in segments.iter().enumerate().skip(last) {
         let number = found.head.number;
         let from = if at == last { end.offset } else { RECORDS_START };
-        let beyond = Scanner::new(&*found.file, &found.path, found.head).beyond(from)?;
+        let mut scanner = Scanner::new(&*found.file, &found.path, found.head);
+        let beyond = scanner.beyond(from)?;
         let written = beyond.nonzero_end.saturating_sub(from);
         if at == last {
             bytes.in_last = written;
         } else {
             bytes.in_later += written;
-            if found.head.synced > end {
-                proofs.push(format!("the header of segment {number} vouches for {}", found.head.synced));
-            }
         }
+        if at > last && found.head.synced > end {
+            proofs.push(format!("the header of segment {number} vouches for {}", found.head.synced));
+        }
+        // "Up to the start of this segment" says no more than that the segment before it was synced, wherever that ended: news
+        // only when another segment lies between, or when the first record is there and names a predecessor that we lack.
+        let first = if at == last + 1 { scanner.record(RECORDS_START)? } else { None };
+        let names_lost = first.is_some_and(|head| u64::from(head.watermark) == RECORDS_START);
         let vouched = LogPos { segment: number, offset: beyond.watermark_max };
-        if beyond.watermark_max > 0 && vouched > end {
+        let is_news = beyond.watermark_max > RECORDS_START || (beyond.watermark_max == RECORDS_START && at > last + 1);
+        if vouched > end && (names_lost || is_news) {
             proofs.push(format!("a later record vouches for {vouched}"));
         }
     }
