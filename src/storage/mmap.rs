@@ -48,7 +48,10 @@ impl MappedRegion {
     /// Maps the first `bytes` bytes of `file`, which has them (M4).
     pub fn map(file: Arc<dyn VfsFile>, bytes: u64, call: SyncCall) -> io::Result<MappedRegion> {
         if file.size()? < bytes {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a mapped file must have its full size"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "a mapped file must have its full size",
+            ));
         }
         let len = usize::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         let fd = file.as_fd().ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
@@ -141,7 +144,10 @@ mod tests {
         for offset in [4 * 4096 - 3, 4 * 4096, u64::MAX - 1, u64::MAX] {
             assert!(region.write(offset, b"four").is_err(), "{offset}");
             assert!(region.read(offset, &mut [0; 4]).is_err(), "{offset}");
-            assert!(region.flush(offset, offset.saturating_add(4)).is_err() || offset == u64::MAX, "{offset}");
+            assert!(
+                region.flush(offset, offset.saturating_add(4)).is_err() || offset == u64::MAX,
+                "{offset}"
+            );
         }
     }
 

@@ -29,6 +29,8 @@ pub struct LogBench {
     pub acknowledged: usize,
     /// What the superblock would hold.
     pub hints: RecoveryHints,
+    /// Crash in this life (the first is 1) at this operation of it.
+    pub crash_in: Option<(u64, u64)>,
     life: u64,
 }
 
@@ -53,19 +55,31 @@ impl LogBench {
     #[must_use]
     pub fn on(disk: SimDisk, options: LogOptions) -> LogBench {
         let hints = RecoveryHints::default();
-        LogBench { disk, options, log: None, appended: vec![], acknowledged: 0, hints, life: 0 }
+        LogBench {
+            disk,
+            options,
+            log: None,
+            appended: vec![],
+            acknowledged: 0,
+            hints,
+            crash_in: None,
+            life: 0,
+        }
     }
 
     /// The same model beside another disk: that of one crash image.
     #[must_use]
     pub fn beside(&self, disk: SimDisk) -> LogBench {
-        LogBench { disk, log: None, appended: self.appended.clone(), ..*self }
+        LogBench { disk, log: None, appended: self.appended.clone(), crash_in: None, ..*self }
     }
 
     /// Starts and compares with the model, which then knows how much survived.
     pub fn open(&mut self) -> Result<RecoveryReport, LogError> {
         assert!(self.log.is_none(), "stopped before");
         self.life += 1;
+        if let Some((_, op)) = self.crash_in.filter(|(life, _)| *life == self.life) {
+            self.disk.crash_at(op);
+        }
         let vfs = Arc::new(self.disk.clone());
         // The same seed in every life: salts must differ all the same.
         let (log, report) = Log::open(vfs, Path::new(LOG_DIR), self.options, self.hints, 42)?;
@@ -86,7 +100,11 @@ impl LogBench {
         let end = start + found.len();
         assert!(end <= self.appended.len(), "invented: {:?}", &found[self.appended.len() - start..]);
         assert_eq!(found, self.appended[start..end], "from {} on", report.base);
-        assert!(end >= self.acknowledged, "acknowledged up to {}, found {end} of {report:?}", self.acknowledged);
+        assert!(
+            end >= self.acknowledged,
+            "acknowledged up to {}, found {end} of {report:?}",
+            self.acknowledged
+        );
         assert!(report.base <= self.hints.base, "more was purged than was covered");
         self.appended.truncate(end);
         self.acknowledged = end;

@@ -8,9 +8,7 @@
 use std::sync::Arc;
 
 use crate::base::{LogPos, Zxid};
-use crate::storage::log::format::{
-    self, Chain, RECORD_HEAD_BYTES, RecordHead, RecordKind,
-};
+use crate::storage::log::format::{self, Chain, RECORD_HEAD_BYTES, RecordHead, RecordKind};
 use crate::storage::log::segment::{RECORDS_START, Segment};
 use crate::storage::log::shared::{Cursor, Shared};
 use crate::storage::log::{Group, LogError};
@@ -70,8 +68,14 @@ impl Appender {
             return Ok(false);
         }
         let watermark = self.watermark_now();
-        let head =
-            RecordHead { crc: 0, zxid: self.chain.zxid, prev: self.chain, watermark, len: 0, kind: RecordKind::Mark };
+        let head = RecordHead {
+            crc: 0,
+            zxid: self.chain.zxid,
+            prev: self.chain,
+            watermark,
+            len: 0,
+            kind: RecordKind::Mark,
+        };
         let mut record = [0u8; RECORD_HEAD_BYTES];
         let chain = format::seal_record(&mut record, &head, self.active.head.salt, self.offset);
         let result = write(&self.active, self.offset, &record, std::iter::once((head.zxid, self.offset)));

@@ -119,7 +119,10 @@ impl LogError {
     pub fn is_benign(&self) -> bool {
         !matches!(
             self,
-            LogError::Io { .. } | LogError::Latched { .. } | LogError::Refused { .. } | LogError::Damaged { .. }
+            LogError::Io { .. }
+                | LogError::Latched { .. }
+                | LogError::Refused { .. }
+                | LogError::Damaged { .. }
         )
     }
 }

@@ -49,8 +49,14 @@ pub const SEGMENT_BYTES_MIN: u64 = 2 * SEGMENT_HEAD_BYTES as u64;
 /// Largest segment: a watermark is an offset in 32 bits.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 31;
 
-const _: () = assert!(HEAD_CRC_OFFSET + 4 <= 512, "the header's fields lie in one sector: a crash cannot mix two headers");
-const _: () = assert!(RECORD_HEAD_BYTES == 40 && RECORD_HEAD_BYTES.is_multiple_of(ALIGN_BYTES), "heads keep payloads aligned");
+const _: () = assert!(
+    HEAD_CRC_OFFSET + 4 <= 512,
+    "the header's fields lie in one sector: a crash cannot mix two headers"
+);
+const _: () = assert!(
+    RECORD_HEAD_BYTES == 40 && RECORD_HEAD_BYTES.is_multiple_of(ALIGN_BYTES),
+    "heads keep payloads aligned"
+);
 const _: () = assert!(SEGMENT_HEAD_BYTES.is_multiple_of(ALIGN_BYTES), "the first record is aligned");
 const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64, "a watermark holds every offset");
 const _: () = assert!(PAYLOAD_BYTES_MAX <= u32::MAX as usize, "a length holds every payload");
@@ -286,7 +292,9 @@ impl SegmentHead {
 /// True for a size that a segment may have: whole pages within the limits.
 #[must_use]
 pub const fn segment_bytes_are_valid(bytes: u64) -> bool {
-    bytes >= SEGMENT_BYTES_MIN && bytes <= SEGMENT_BYTES_MAX && bytes.is_multiple_of(SEGMENT_HEAD_BYTES as u64)
+    bytes >= SEGMENT_BYTES_MIN
+        && bytes <= SEGMENT_BYTES_MAX
+        && bytes.is_multiple_of(SEGMENT_HEAD_BYTES as u64)
 }
 
 fn put_u32(bytes: &mut [u8], offset: usize, v: u32) {

@@ -7,7 +7,9 @@
 
 use crate::base::Zxid;
 use crate::base::limits::PAYLOAD_BYTES_MAX;
-use crate::storage::log::format::{self, ALIGN_BYTES, Chain, RECORD_HEAD_BYTES, RecordHead, RecordKind, record_bytes};
+use crate::storage::log::format::{
+    self, ALIGN_BYTES, Chain, RECORD_HEAD_BYTES, RecordHead, RecordKind, record_bytes,
+};
 
 /// A reusable buffer of records being prepared.
 #[derive(Debug, Default)]

@@ -157,7 +157,10 @@ impl Segment {
     }
 
     pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), LogError> {
-        debug_assert!(offset >= RECORDS_START && offset + bytes.len() as u64 <= self.bytes(), "within the segment");
+        debug_assert!(
+            offset >= RECORDS_START && offset + bytes.len() as u64 <= self.bytes(),
+            "within the segment"
+        );
         self.region.write(offset, bytes).map_err(|e| LogError::io("write segment", &self.path, e))
     }
 
@@ -178,7 +181,8 @@ impl Segment {
     /// Zeroes everything from `from` on, durably. Readers are held off meanwhile.
     pub(super) fn zero_from(&self, from: u64) -> Result<(), LogError> {
         let _no_readers = self.copying.write();
-        zero_durably(&*self.file, from, self.bytes()).map_err(|e| LogError::io("zero the end of segment", &self.path, e))
+        zero_durably(&*self.file, from, self.bytes())
+            .map_err(|e| LogError::io("zero the end of segment", &self.path, e))
     }
 }
 
@@ -257,7 +261,15 @@ mod tests {
         assert_eq!(named("log.00000000000000ff"), Some(FileName::Segment(255)));
         assert_eq!(named("log.00000000000000ff.making"), Some(FileName::Making));
         assert_eq!(named("log.00000000000000ff.retired"), Some(FileName::Retired));
-        for other in ["log.ff", "log.00000000000000FF", "log.+0000000000000ff", "log.100000001", "superblock.0", "log.", ""] {
+        for other in [
+            "log.ff",
+            "log.00000000000000FF",
+            "log.+0000000000000ff",
+            "log.100000001",
+            "superblock.0",
+            "log.",
+            "",
+        ] {
             assert_eq!(named(other), None, "{other}");
         }
     }

@@ -102,7 +102,10 @@ impl Shared {
     /// Publishes that everything up to `to` is durable.
     pub(super) fn publish_durable(&self, to: Cursor) {
         let mut cursors = self.cursors.lock();
-        assert!(to.pos >= cursors.durable.pos && to.pos <= cursors.appended.pos, "H1: durable follows appended");
+        assert!(
+            to.pos >= cursors.durable.pos && to.pos <= cursors.appended.pos,
+            "H1: durable follows appended"
+        );
         cursors.durable = to;
         self.durable_zxid.store(to.zxid.0, Ordering::Release);
     }

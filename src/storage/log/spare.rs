@@ -32,9 +32,12 @@ impl SpareMaker {
         let _salts = self.shared.maintenance();
         let durable = self.shared.cursors().durable.pos;
         let mut count = 0;
-        while self.shared.or_latch(self.shared.retire_oldest(|oldest| {
-            oldest.head.number < durable.segment && oldest.extent().last < below
-        }))? {
+        while self
+            .shared
+            .or_latch(self.shared.retire_oldest(|oldest| {
+                oldest.head.number < durable.segment && oldest.extent().last < below
+            }))?
+        {
             count += 1;
         }
         Ok(count)

@@ -13,7 +13,9 @@ use crate::storage::log::LogError;
 use crate::storage::log::format::{
     Chain, FORMAT_VERSION, HeadFault, RecordHead, RecordKind, SEGMENT_HEAD_BYTES, SegmentHead,
 };
-use crate::storage::log::recover::{Case, Decision, Files, Intent, Later, Observed, Reach, Row, Start, Tail, decide};
+use crate::storage::log::recover::{
+    Case, Decision, Files, Intent, Later, Observed, Reach, Row, Start, Tail, decide,
+};
 use crate::storage::log::scan::Scanner;
 use crate::storage::log::segment::{Extent, FileName, RECORDS_START, segment_path};
 use crate::storage::vfs::{OpenMode, Vfs, VfsFile};
@@ -89,7 +91,13 @@ pub(super) fn survey(
 ) -> Result<Survey, LogError> {
     let numbers = segment_numbers(vfs, dir)?;
     if numbers.is_empty() {
-        return Ok(unwalked(Files::None, options, LogPos::default(), dir.to_path_buf(), "no segment files".into()));
+        return Ok(unwalked(
+            Files::None,
+            options,
+            LogPos::default(),
+            dir.to_path_buf(),
+            "no segment files".into(),
+        ));
     }
     if let Some(w) = numbers.windows(2).find(|w| w[0] + 1 != w[1]) {
         let pos = LogPos { segment: w[0] + 1, offset: 0 };
@@ -208,14 +216,18 @@ struct Walk {
     transactions: u64,
 }
 
-fn walk(mut segments: Vec<Found>, options: &SurveyOptions, visit: &mut Visit<'_>) -> Result<Survey, LogError> {
+fn walk(
+    mut segments: Vec<Found>,
+    options: &SurveyOptions,
+    visit: &mut Visit<'_>,
+) -> Result<Survey, LogError> {
     let hints = &options.hints;
     let walk = follow_chain(&mut segments, hints, visit)?;
     let last = &segments[walk.last];
     let pos = LogPos { segment: last.head.number, offset: last.extent.end };
-    let (beyond, mut proofs) = look_beyond(&segments, walk.last, pos)?;
+    let mut behind = look_behind(&segments, walk.last, pos)?;
     if let Some(stop) = hints.clean_stop.filter(|&stop| stop > pos) {
-        proofs.push(format!("the log was stopped cleanly at {stop}"));
+        behind.proofs.push(format!("the log was stopped cleanly at {stop}"));
     }
     let base = segments[0].extent.before.zxid;
     let observed = Observed {
@@ -228,28 +240,37 @@ fn walk(mut segments: Vec<Found>, options: &SurveyOptions, visit: &mut Visit<'_>
         },
         start: if base <= hints.base { Start::Covered } else { Start::Uncovered },
         reach: if walk.chain.zxid >= hints.base { Reach::Enough } else { Reach::Short },
-        proof: !proofs.is_empty(),
-        tail: if beyond.in_last == 0 { Tail::Zero } else { Tail::Bytes },
-        later: if beyond.in_later == 0 { Later::Nothing } else { Later::Bytes },
+        proof: !behind.proofs.is_empty(),
+        tail: if behind.in_last == 0 { Tail::Zero } else { Tail::Bytes },
+        later: if behind.in_later == 0 { Later::Nothing } else { Later::Bytes },
     };
     let case = decide(&observed);
-    let path = last.path.clone();
+    let place = match case.row {
+        Row::StartMissing => Some(0),
+        Row::RecordDamaged if behind.next_starts_segment => Some(walk.last + 1),
+        _ => None,
+    };
+    let (at, offset) = place.map_or((walk.last, pos.offset), |at| (at, RECORDS_START));
     Ok(Survey {
         case,
-        detail: detail(case.row, hints, base, &walk, &proofs),
-        pos: if case.row == Row::StartMissing { LogPos { offset: RECORDS_START, segment: segments[0].head.number } } else { pos },
-        path: if case.row == Row::StartMissing { segments[0].path.clone() } else { path },
+        detail: detail(case.row, hints, base, &walk, &behind.proofs),
+        pos: LogPos { segment: segments[at].head.number, offset },
+        path: segments[at].path.clone(),
         last: walk.last,
         chain: walk.chain,
         target: walk.target,
         transactions: walk.transactions,
-        bytes_beyond: beyond.in_last + beyond.in_later,
+        bytes_beyond: behind.in_last + behind.in_later,
         segments,
     })
 }
 
 /// Follows the chain through the segments and notes where records are.
-fn follow_chain(segments: &mut [Found], hints: &RecoveryHints, visit: &mut Visit<'_>) -> Result<Walk, LogError> {
+fn follow_chain(
+    segments: &mut [Found],
+    hints: &RecoveryHints,
+    visit: &mut Visit<'_>,
+) -> Result<Walk, LogError> {
     let start = Chain { zxid: hints.base, crc: 0 };
     let mut walk = Walk { last: 0, chain: start, target: None, transactions: 0 };
     let mut chain = None;
@@ -283,15 +304,19 @@ fn follow_chain(segments: &mut [Found], hints: &RecoveryHints, visit: &mut Visit
     Ok(walk)
 }
 
-/// Bytes behind the end of the chain.
-struct BytesBeyond {
+/// What is behind the end of the chain.
+struct Behind {
     in_last: u64,
     in_later: u64,
+    /// Reasons to believe that a place behind the end was synced.
+    proofs: Vec<String>,
+    /// The next record should be the first of the next segment, and is not whole there: nothing was written in between.
+    next_starts_segment: bool,
 }
 
-/// Looks behind `end`, in segment `last` and in those after it; also returns what proves that a place behind it was synced.
-fn look_beyond(segments: &[Found], last: usize, end: LogPos) -> Result<(BytesBeyond, Vec<String>), LogError> {
-    let mut bytes = BytesBeyond { in_last: 0, in_later: 0 };
+/// Looks behind `end`, in segment `last` and in those after it.
+fn look_behind(segments: &[Found], last: usize, end: LogPos) -> Result<Behind, LogError> {
+    let mut behind = Behind { in_last: 0, in_later: 0, proofs: Vec::new(), next_starts_segment: false };
     let mut proofs = Vec::new();
     for (at, found) in segments.iter().enumerate().skip(last) {
         let number = found.head.number;
@@ -300,9 +325,9 @@ fn look_beyond(segments: &[Found], last: usize, end: LogPos) -> Result<(BytesBey
         let beyond = scanner.beyond(from)?;
         let written = beyond.nonzero_end.saturating_sub(from);
         if at == last {
-            bytes.in_last = written;
+            behind.in_last = written;
         } else {
-            bytes.in_later += written;
+            behind.in_later += written;
         }
         if at > last && found.head.synced > end {
             proofs.push(format!("the header of segment {number} vouches for {}", found.head.synced));
@@ -310,14 +335,16 @@ fn look_beyond(segments: &[Found], last: usize, end: LogPos) -> Result<(BytesBey
         // "Up to the start of this segment" says no more than that the segment before it was synced, wherever that ended: news
         // only when another segment lies between, or when the first record is there and names a predecessor that we lack.
         let first = if at == last + 1 { scanner.record(RECORDS_START)? } else { None };
+        behind.next_starts_segment |= at == last + 1 && behind.in_last == 0 && written > 0 && first.is_none();
         let names_lost = first.is_some_and(|head| u64::from(head.watermark) == RECORDS_START);
         let vouched = LogPos { segment: number, offset: beyond.watermark_max };
-        let is_news = beyond.watermark_max > RECORDS_START || (beyond.watermark_max == RECORDS_START && at > last + 1);
+        let is_news =
+            beyond.watermark_max > RECORDS_START || (beyond.watermark_max == RECORDS_START && at > last + 1);
         if vouched > end && (names_lost || is_news) {
             proofs.push(format!("a later record vouches for {vouched}"));
         }
     }
-    Ok((bytes, proofs))
+    Ok(Behind { proofs, ..behind })
 }
 
 fn detail(row: Row, hints: &RecoveryHints, base: Zxid, walk: &Walk, proofs: &[String]) -> String {
@@ -326,7 +353,9 @@ fn detail(row: Row, hints: &RecoveryHints, base: Zxid, walk: &Walk, proofs: &[St
         Row::StartMissing => {
             format!("the log starts after {base}, the newest valid snapshot ends at {}", hints.base)
         }
-        Row::EndMissing => format!("the last whole record is {last}, the newest snapshot ends at {}", hints.base),
+        Row::EndMissing => {
+            format!("the last whole record is {last}, the newest snapshot ends at {}", hints.base)
+        }
         Row::TruncationTargetMissing => {
             let to = hints.pending_truncate.unwrap_or_default();
             format!("a truncation to {to} was begun, which is not in the log up to {last}")

@@ -34,7 +34,8 @@ impl Appender {
         let shared = Arc::clone(&self.shared);
         let _salts = shared.maintenance();
         let Some(cut) = find(&shared, to)? else { return Err(LogError::NotFound { zxid: to }) };
-        let mut store = |zxid| intent(zxid).map_err(|e| LogError::io("store truncation intent", &shared.dir, e));
+        let mut store =
+            |zxid| intent(zxid).map_err(|e| LogError::io("store truncation intent", &shared.dir, e));
         shared.or_latch(store(Some(to)))?;
         shared.or_latch(cut.carry_out(&shared))?;
         shared.or_latch(store(None))?;
@@ -99,4 +100,3 @@ fn remove_above(shared: &Shared, number: u64) -> Result<(), LogError> {
     }
     Ok(())
 }
-

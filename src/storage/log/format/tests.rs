@@ -18,8 +18,9 @@ fn sealed(payload: &[u8], offset: u64) -> (Vec<u8>, RecordHead) {
 }
 
 fn reads_as_whole(record: &[u8], salt: u64, offset: u64) -> bool {
-    parse_head(record, salt, offset)
-        .is_some_and(|head| record_is_whole(&record[..head.record_bytes().min(record.len() as u64) as usize], &head, salt, offset))
+    parse_head(record, salt, offset).is_some_and(|head| {
+        record_is_whole(&record[..head.record_bytes().min(record.len() as u64) as usize], &head, salt, offset)
+    })
 }
 
 #[test]
@@ -80,7 +81,9 @@ fn every_flipped_bit_of_a_segment_header_is_seen() {
 
 #[test]
 fn a_header_of_a_later_version_is_named_not_called_damaged() {
-    let mut page = SegmentHead { number: 1, salt: 1, identity: 0, segment_bytes: 16384, synced: LogPos::default() }.encode();
+    let mut page =
+        SegmentHead { number: 1, salt: 1, identity: 0, segment_bytes: 16384, synced: LogPos::default() }
+            .encode();
     put_u32(&mut page, HEAD_VERSION_OFFSET, 2);
     put_u32(&mut page, HEAD_CRC_OFFSET, 0);
     let crc = crc32(&page);
@@ -130,7 +133,9 @@ fn the_documents_hex_dump_is_a_valid_record() {
     let bytes: Vec<u8> = dump
         .lines()
         .filter_map(|l| l.split_once(": ").map(|(_, hex)| hex.split("  ").next().unwrap_or("")))
-        .flat_map(|hex| hex.split_whitespace().map(|b| u8::from_str_radix(b, 16).expect("hex")).collect::<Vec<_>>())
+        .flat_map(|hex| {
+            hex.split_whitespace().map(|b| u8::from_str_radix(b, 16).expect("hex")).collect::<Vec<_>>()
+        })
         .collect();
     let (record, _) = sealed(b"hello world", 8192);
     assert_eq!(bytes, record, "expected dump:\n{}", hex_dump(&record));
@@ -138,6 +143,8 @@ fn the_documents_hex_dump_is_a_valid_record() {
 
 fn hex_dump(bytes: &[u8]) -> String {
     let rows = bytes.chunks(8).enumerate();
-    rows.map(|(i, c)| format!("{:04x}: {}\n", i * 8, c.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ")))
-        .collect()
+    rows.map(|(i, c)| {
+        format!("{:04x}: {}\n", i * 8, c.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" "))
+    })
+    .collect()
 }
