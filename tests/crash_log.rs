@@ -17,6 +17,8 @@ use zabra::testing::sim_disk::{Everything, Fault, Nothing, OpKind, Random, SimDi
 /// Header and one page: rotates every few groups.
 const OPTIONS: LogOptions =
     LogOptions { segment_bytes: 8192, region: zabra::storage::log::RegionKind::Pwrite, identity: 0 };
+/// The same script then has larger unflushed tails.
+const LARGER: LogOptions = LogOptions { segment_bytes: 12_288, ..OPTIONS };
 /// Images tried where there are too many to try all.
 const RANDOM_IMAGES: u64 = 80;
 
@@ -64,11 +66,11 @@ fn script(bench: &mut LogBench) -> Result<(), LogError> {
 }
 
 /// Calls `check` with the bench and a number, crashed at every operation of every life of the script.
-fn for_each_crash(mut check: impl FnMut(&LogBench, u64)) -> u64 {
+fn for_each_crash(options: LogOptions, mut check: impl FnMut(&LogBench, u64)) -> u64 {
     let mut crashes = 0;
     for life in 1.. {
         for op in 0.. {
-            let mut bench = LogBench::new(OPTIONS);
+            let mut bench = LogBench::new(options);
             bench.crash_in = Some((life, op));
             let result = script(&mut bench);
             if !bench.disk.has_crashed() {
@@ -88,7 +90,7 @@ fn for_each_crash(mut check: impl FnMut(&LogBench, u64)) -> u64 {
 #[test]
 fn no_crash_at_any_operation_loses_or_refuses_anything() {
     let (mut images, mut rows) = (0u64, BTreeMap::<Row, u64>::new());
-    let crashes = for_each_crash(|bench, at| {
+    let mut check = |bench: &LogBench, at: u64| {
         images += bench.disk.for_each_image(RANDOM_IMAGES, at, |image| {
             let mut after = bench.beside(image);
             let report = after.open().unwrap_or_else(|e| panic!("crash {at}: {e}"));
@@ -98,8 +100,9 @@ fn no_crash_at_any_operation_loses_or_refuses_anything() {
             after.flush().expect("a sound disk");
             assert_eq!(after.read_all().last(), after.appended.last());
         });
-    });
-    assert!(crashes > 120, "the script is long: {crashes}");
+    };
+    let crashes = for_each_crash(OPTIONS, &mut check) + for_each_crash(LARGER, &mut check);
+    assert!(crashes > 250, "the script is long: {crashes}");
     assert!(images > 10_000, "{images}");
     for row in [Row::Fresh, Row::CleanEnd, Row::TornTail, Row::TornRotation, Row::TruncationPending] {
         assert!(rows.contains_key(&row), "{row} was never met: {rows:?}");
@@ -108,7 +111,7 @@ fn no_crash_at_any_operation_loses_or_refuses_anything() {
 
 #[test]
 fn no_crash_within_recovery_loses_or_refuses_anything() {
-    for_each_crash(|bench, at| {
+    for_each_crash(OPTIONS, |bench, at| {
         for seed in 0..3 {
             let image = bench.disk.after_crash(&mut Random::new(at * 3 + seed));
             crash_recovery_at_every_operation(bench, &image, at);

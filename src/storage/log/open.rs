@@ -7,6 +7,7 @@
 //! - O4: the rest of the segment that is appended to is rewritten with zeros in writes of one page: no old byte is left to
 //!   validate, and no read made large folios of it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::storage::log::segment::{self, Extent, FileName, RECORDS_START, Segmen
 use crate::storage::log::shared::{Cursor, RETIRED_FILES_MAX, Shared};
 use crate::storage::log::survey::{Found, RecoveryHints, Survey, SurveyOptions, survey};
 use crate::storage::log::{Appender, Flusher, Log, LogError, LogOptions, LogReader, SpareMaker};
-use crate::storage::vfs::{OpenMode, Vfs};
+use crate::storage::vfs::{OpenMode, Vfs, VfsFile};
 
 /// Number of a new log's first segment. 0 stands for "nothing was synced".
 const FIRST_SEGMENT: u64 = 1;
@@ -100,6 +101,14 @@ fn stir(seed: u64, segments: &[Found]) -> Rng {
     Rng::new(segments.iter().fold(seed, |s, found| Rng::new(s ^ found.head.salt).next_u64()))
 }
 
+/// Zeroes `from..to` durably with fresh small pages in the cache (O4): the survey's reading made large ones, and those go first,
+/// which only clean pages do.
+fn refill(file: &dyn VfsFile, from: u64, to: u64) -> io::Result<()> {
+    file.sync_data()?;
+    file.drop_cache()?;
+    segment::zero_durably(file, from, to)
+}
+
 struct Opening<'a> {
     vfs: Arc<dyn Vfs>,
     dir: &'a Path,
@@ -155,7 +164,7 @@ impl Opening<'_> {
         }
         let active = &mut segments[last];
         active.extent.cut(end, chain.zxid);
-        segment::zero_durably(&*active.file, end, active.head.segment_bytes)
+        refill(&*active.file, end, active.head.segment_bytes)
             .map_err(|e| LogError::io("zero the end of segment", &active.path, e))?;
         for found in &segments[..last] {
             found.file.sync_data().map_err(|e| LogError::io("sync segment", &found.path, e))?;
