@@ -1,6 +1,43 @@
-//! Exact images.
+//! Exact images: the whole replicated state at one zxid, written out while transactions go on.
+//!
+//! - G1: an image is the state at the moment of [`Tree::begin_image`], however long it takes to write.
+//! - G2: nodes are visited in the order of their slots. The first change of a slot not visited yet keeps what was there (its
+//!   pre-image, or that it was free); the visit then takes that instead. Slots that came later are not visited.
+//! - G3: what is kept is bounded by the nodes changed while the image is taken, and shrinks as it proceeds.
+//! - G4: every step is short: it ends after about `bytes_target` bytes or [`SLOTS_PER_STEP_MAX`] slots.
+//!
+//! The layout of the chunks is in `src/docs/tree.md`; the reader is [`super::Loader`]. Little-endian throughout.
 
-use crate::base::Zxid;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+
+use super::maps::{self, Map};
+use super::node::Node;
+use super::slab::PAGE_SLOTS;
+use super::{AclId, Tree};
+use crate::base::{SessionId, Zxid};
+use crate::wire::StatPersisted;
+
+/// Slots looked at in one step: free ones cost a few nanoseconds each.
+const SLOTS_PER_STEP_MAX: u32 = 16 * PAGE_SLOTS;
+/// Nodes put into one step, so that many small ones do not hold the lock for longer than about 100 µs.
+const NODES_PER_STEP_MAX: u32 = 1024;
+
+/// Version of the layout, first word of the header.
+pub(super) const VERSION: u32 = 1;
+/// `data_len` of null data.
+pub(super) const NULL_DATA: u32 = u32::MAX;
+/// Bytes of the header in front of the digest log.
+pub(super) const HEADER_BYTES: usize = 4 + 8 * 4 + 4 * 5;
+/// Bytes of a digest log entry.
+pub(super) const DIGEST_BYTES: usize = 16;
+/// Bytes of a session.
+pub(super) const SESSION_BYTES: usize = 12;
+/// Bytes of an ACL in front of its list.
+pub(super) const ACL_HEAD_BYTES: usize = 8;
+/// Bytes of a node in front of its name.
+pub(super) const NODE_HEAD_BYTES: usize = 4 * 4 + StatPersisted::BYTES + 4 * 2;
 
 /// What a chunk holds. Numbers are part of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -8,7 +45,7 @@ use crate::base::Zxid;
 pub enum ChunkKind {
     /// zxid, digest, counts, digest log. Exactly one, the first.
     Header = 1,
-    /// ACL table.
+    /// ACLs in use. Chunks of this and the following kinds may be joined end to end.
     Acls = 2,
     /// Sessions and timeouts.
     Sessions = 3,
@@ -30,24 +67,256 @@ impl ChunkKind {
     }
 }
 
-/// An image being taken: where it has come to.
+/// The tree's side of an image under way.
 #[derive(Debug)]
-pub struct Image {}
+pub(super) struct Active {
+    id: u64,
+    /// Slots below are visited. Moves under the read lock, is read under the write lock: the lock orders the two.
+    visited: AtomicU32,
+    /// Slots from here on came later.
+    slot_bound: u32,
+    /// What was in slots changed since, encoded; empty if the slot was free.
+    kept: Mutex<Map<u32, Box<[u8]>>>,
+}
+
+impl Active {
+    /// Keeps `node` as what was in `slot`, unless the slot is visited, came later, or is kept already.
+    fn keep(&mut self, slot: u32, node: Option<&Node>) {
+        if slot < *self.visited.get_mut() || slot >= self.slot_bound {
+            return;
+        }
+        self.kept.get_mut().entry(slot).or_insert_with(|| {
+            let mut bytes = Vec::new();
+            if let Some(node) = node {
+                bytes.reserve_exact(NODE_HEAD_BYTES + node.name().len() + node.data_len());
+                put_node(&mut bytes, slot, node);
+            }
+            bytes.into_boxed_slice()
+        });
+    }
+}
+
+/// An image being taken: where it has come to. Give it back to [`Tree::end_image`], finished or not.
+#[derive(Debug)]
+pub struct Image {
+    id: u64,
+    zxid: Zxid,
+    digest: u64,
+    node_count: usize,
+    slot_bound: u32,
+    stage: Stage,
+    header: Vec<u8>,
+    acls: Vec<(AclId, Box<[u8]>)>,
+    sessions: Vec<(SessionId, i32)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Header,
+    Acls,
+    Sessions,
+    Nodes,
+    Done,
+}
 
 impl Image {
     /// The zxid at which the image is exact.
     #[must_use]
     pub fn zxid(&self) -> Zxid {
-        unimplemented!()
+        self.zxid
     }
+
     /// The digest at that zxid.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        unimplemented!()
+        self.digest
     }
+
     /// Nodes as ZooKeeper counts them, at that zxid.
     #[must_use]
     pub fn node_count(&self) -> usize {
-        unimplemented!()
+        self.node_count
     }
+
+    fn put_acls(&mut self, out: &mut Vec<u8>, bytes_target: usize) -> ChunkKind {
+        let start = out.len();
+        while out.len() - start < bytes_target
+            && let Some((id, list)) = self.acls.pop()
+        {
+            out.extend_from_slice(&id.0.to_le_bytes());
+            out.extend_from_slice(&(list.len() as u32).to_le_bytes());
+            out.extend_from_slice(&list);
+        }
+        if self.acls.is_empty() {
+            self.stage = Stage::Sessions;
+        }
+        ChunkKind::Acls
+    }
+
+    fn put_sessions(&mut self, out: &mut Vec<u8>, bytes_target: usize) -> ChunkKind {
+        let start = out.len();
+        while out.len() - start < bytes_target
+            && let Some((session, timeout_ms)) = self.sessions.pop()
+        {
+            out.extend_from_slice(&session.0.to_le_bytes());
+            out.extend_from_slice(&timeout_ms.to_le_bytes());
+        }
+        if self.sessions.is_empty() {
+            self.stage = Stage::Nodes;
+        }
+        ChunkKind::Sessions
+    }
+}
+
+impl Tree {
+    /// Starts an image of the state as it is now. O(sessions + ACLs). Panics if one is under way.
+    pub fn begin_image(&mut self) -> Image {
+        assert!(self.image.is_none(), "one image at a time");
+        self.images_begun += 1;
+        let (id, slot_bound) = (self.images_begun, self.slab.slot_bound());
+        self.image = Some(Active {
+            id,
+            visited: AtomicU32::new(0),
+            slot_bound,
+            kept: Mutex::new(Map::with_hasher(maps::state(self.options.seed))),
+        });
+        Image {
+            id,
+            zxid: self.applied,
+            digest: self.digest,
+            node_count: self.node_count(),
+            slot_bound,
+            stage: Stage::Header,
+            header: self.image_header(),
+            acls: self.acls.iter().map(|(id, list)| (id, list.into())).collect(),
+            sessions: self.sessions().collect(),
+        }
+    }
+
+    fn image_header(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER_BYTES + self.digest_log.len() * DIGEST_BYTES);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        for v in [self.applied.0, self.digest, self.slab.len() as u64, self.data_bytes] {
+            out.extend_from_slice(&v.to_le_bytes());
+        }
+        let counts = [self.slab.pages_live(), self.acls.len(), self.owners.sessions.len()];
+        for v in counts {
+            out.extend_from_slice(&(v as u32).to_le_bytes());
+        }
+        let flags = u32::from(self.options.extended_types) | u32::from(self.options.emulate_353_ttl) << 1;
+        out.extend_from_slice(&flags.to_le_bytes());
+        out.extend_from_slice(&(self.digest_log.len() as u32).to_le_bytes());
+        debug_assert_eq!(out.len(), HEADER_BYTES);
+        for (zxid, digest) in &self.digest_log {
+            out.extend_from_slice(&zxid.0.to_le_bytes());
+            out.extend_from_slice(&digest.to_le_bytes());
+        }
+        out
+    }
+
+    /// Appends the next chunk of about `bytes_target` bytes to `out`; it may append nothing. `None` when the image is complete.
+    /// Chunks of one kind, other than the header, may be joined.
+    pub fn image_chunk(
+        &self,
+        image: &mut Image,
+        out: &mut Vec<u8>,
+        bytes_target: usize,
+    ) -> Option<ChunkKind> {
+        match image.stage {
+            Stage::Header => {
+                out.append(&mut image.header);
+                image.stage = Stage::Acls;
+                Some(ChunkKind::Header)
+            }
+            Stage::Acls => Some(image.put_acls(out, bytes_target.max(1))),
+            Stage::Sessions => Some(image.put_sessions(out, bytes_target.max(1))),
+            Stage::Nodes => Some(self.put_nodes(image, out, bytes_target.max(1))),
+            Stage::Done => None,
+        }
+    }
+
+    fn put_nodes(&self, image: &mut Image, out: &mut Vec<u8>, bytes_target: usize) -> ChunkKind {
+        let active = self.active(image);
+        let mut kept = active.kept.lock();
+        let first = active.visited.load(Ordering::Relaxed);
+        let last = image.slot_bound.min(first.saturating_add(SLOTS_PER_STEP_MAX));
+        let (start, mut nodes, mut slot) = (out.len(), 0, first);
+        while slot < last && out.len() - start < bytes_target && nodes < NODES_PER_STEP_MAX {
+            if kept.is_empty() && slot.is_multiple_of(PAGE_SLOTS) && self.slab.page_is_empty(slot) {
+                slot += PAGE_SLOTS;
+                continue;
+            }
+            match kept.remove(&slot) {
+                Some(was) => out.extend_from_slice(&was),
+                None => {
+                    if let Some(node) = self.slab.get_live(slot) {
+                        put_node(out, slot, node);
+                        nodes += 1;
+                    }
+                }
+            }
+            slot += 1;
+        }
+        assert!(slot > first || first == image.slot_bound, "every step gets somewhere");
+        active.visited.store(slot, Ordering::Relaxed);
+        if slot >= image.slot_bound {
+            assert!(kept.is_empty(), "what is kept is of slots not visited yet (G2)");
+            image.stage = Stage::Done;
+        }
+        ChunkKind::Nodes
+    }
+
+    fn active(&self, image: &Image) -> &Active {
+        let active = self.image.as_ref().expect("an image that was begun and not ended");
+        assert_eq!(active.id, image.id, "the image under way is of this tree");
+        active
+    }
+
+    /// Ends an image, complete or given up.
+    pub fn end_image(&mut self, image: Image) {
+        assert_eq!(self.active(&image).id, image.id);
+        self.image = None;
+    }
+
+    /// Must be called before the node in `slot` changes or goes.
+    #[inline]
+    pub(super) fn keep_preimage(&mut self, slot: u32) {
+        if let Some(active) = &mut self.image {
+            active.keep(slot, Some(self.slab.get(slot)));
+        }
+    }
+
+    /// Must be called when a free slot has been taken.
+    #[inline]
+    pub(super) fn keep_absent(&mut self, slot: u32) {
+        if let Some(active) = &mut self.image {
+            active.keep(slot, None);
+        }
+    }
+}
+
+fn put_node(out: &mut Vec<u8>, slot: u32, node: &Node) {
+    let stat = node.persisted();
+    let (name, data) = (node.name(), node.data());
+    let mut head = [0; NODE_HEAD_BYTES];
+    let mut at = 0;
+    let mut put = |bytes: &[u8]| {
+        head[at..at + bytes.len()].copy_from_slice(bytes);
+        at += bytes.len();
+    };
+    for v in [slot, node.parent, node.acl.0, node.content_crc] {
+        put(&v.to_le_bytes());
+    }
+    for v in [stat.czxid, stat.mzxid, stat.pzxid, stat.ctime, stat.mtime, stat.ephemeral_owner] {
+        put(&v.to_le_bytes());
+    }
+    for v in [stat.version, stat.cversion, stat.aversion] {
+        put(&v.to_le_bytes());
+    }
+    put(&(name.len() as u32).to_le_bytes());
+    put(&data.map_or(NULL_DATA, |data| data.len() as u32).to_le_bytes());
+    debug_assert_eq!(at, NODE_HEAD_BYTES);
+    out.extend_from_slice(&head);
+    out.extend_from_slice(name);
+    out.extend_from_slice(data.unwrap_or_default());
 }

@@ -1,14 +1,33 @@
 //! The state machine: nodes, ACLs, sessions, quotas, watches and the digest, changed by transactions and by nothing else.
-#![allow(clippy::unimplemented, dead_code, unused_variables)]
+//!
+//! - R1: the replicated state is a function of the transactions applied: no clock, no chance, no local setting decides.
+//! - R2: `digest` is at every moment the sum over all nodes outside `/zookeeper/` of [`digest::node_digest`].
+//! - R3: applying again what the tree already holds leaves it as it was, once the repetition has caught up (rule R12).
+//! - R4: a read allocates nothing; a write allocates its data.
+//! - R5: watches are armed under the same borrow that answered, so that none misses the next transaction.
+//! - R6: while an image is taken, the first change of a node not yet in it keeps what the node was.
+//!
+//! Readers share the tree, one writer has it alone; the caller brings the lock. See `src/docs/tree.md`.
 
 mod acls;
+mod apply;
+mod apply_quota;
 pub mod digest;
 mod fired;
 mod image;
+mod index;
 mod loader;
+mod maps;
 mod node;
+mod owners;
 mod quota;
+mod slab;
 mod watch;
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use parking_lot::Mutex;
 
 pub use acls::AclId;
 pub use fired::{DigestMismatch, Fired, Firing};
@@ -21,11 +40,25 @@ pub use watch::{WatchKind, WatchLimit, WatchLimits, WatchMode, WatchSummary};
 use crate::base::{ConnId, SessionId, WallMs, Zxid};
 use crate::wire::reply::EventType;
 use crate::wire::request::SetWatches;
-use crate::wire::txn::Proposal;
-use crate::wire::{AclVec, Stat};
+use crate::wire::{Acl, AclVec, Stat, StatPersisted, perms};
+use acls::Acls;
+use index::Index;
+use node::Node;
+use owners::Owners;
+use quota::Quotas;
+use slab::{NIL, Slab};
+use watch::{Table, Watches};
+
+/// Digests kept for `hash`.
+pub const DIGEST_LOG_MAX: usize = 1024;
+/// A digest is kept at every zxid divisible by this.
+pub const DIGEST_LOG_INTERVAL: u64 = 128;
+
+/// The root's slot: the first node made, never deleted.
+const ROOT: u32 = 0;
 
 /// What a tree is told when it is made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct TreeOptions {
     /// Seeds the hash tables, so that clients cannot choose names that collide.
     pub seed: u64,
@@ -35,17 +68,6 @@ pub struct TreeOptions {
     pub emulate_353_ttl: bool,
     /// Limits of the watch tables.
     pub watches: WatchLimits,
-}
-
-impl Default for TreeOptions {
-    fn default() -> TreeOptions {
-        TreeOptions {
-            seed: 0,
-            extended_types: false,
-            emulate_353_ttl: false,
-            watches: WatchLimits::default(),
-        }
-    }
 }
 
 /// What one transaction, or one part of a multi, came to.
@@ -91,210 +113,396 @@ pub struct TreeCounts {
 }
 
 /// The replicated state of a node, and the watches of its connections.
-#[derive(Debug)]
-pub struct Tree {}
+pub struct Tree {
+    options: TreeOptions,
+    slab: Slab,
+    index: Index,
+    acls: Acls,
+    owners: Owners,
+    quotas: Quotas,
+    watches: Mutex<Watches>,
+    applied: Zxid,
+    digest: u64,
+    digest_log: VecDeque<(Zxid, u64)>,
+    mismatches: u64,
+    first_mismatch: Option<DigestMismatch>,
+    data_bytes: u64,
+    image: Option<image::Active>,
+    images_begun: u64,
+}
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tree({} {:016x} {:?})", self.applied, self.digest, self.counts())
+    }
+}
 
 impl Tree {
     /// A fresh tree: `/`, `/zookeeper`, `/zookeeper/quota`, `/zookeeper/config`.
     #[must_use]
     pub fn new(options: TreeOptions) -> Tree {
-        unimplemented!()
+        let mut tree = Tree::bare(options, Slab::default(), 0);
+        let root = tree.seed_node(NIL, "", "/", &StatPersisted::default());
+        assert_eq!(root, ROOT, "the root is the first node");
+        let own = tree.seed_node(ROOT, "zookeeper", "/zookeeper", &StatPersisted::default());
+        tree.seed_node(own, "quota", "/zookeeper/quota", &StatPersisted::default());
+        // ZooKeeper protects it through setACL with version -1, which is what its aversion shows ever after.
+        let stat = StatPersisted { aversion: -1, ..StatPersisted::default() };
+        let config = tree.seed_node(own, "config", "/zookeeper/config", &stat);
+        let read_only = acls::encode([Acl { perms: perms::READ, scheme: Some("world"), id: Some("anyone") }]);
+        tree.slab.get_mut(config).acl = tree.acls.intern(acls::read(&read_only));
+        tree.acls.release(AclId::OPEN);
+        tree
     }
 
-    /// Applies a transaction. Its zxid must be above [`Tree::applied`] (asserted). What fired is appended to `fired`.
-    pub fn apply(&mut self, proposal: &Proposal<'_>, fired: &mut Fired) -> Outcome {
-        unimplemented!()
+    /// A tree around `slab`, everything else empty; index with room for `count` nodes.
+    fn bare(options: TreeOptions, slab: Slab, count: usize) -> Tree {
+        let seed = options.seed;
+        Tree {
+            options,
+            slab,
+            index: Index::new(seed, count),
+            acls: Acls::new(seed),
+            owners: Owners::new(seed),
+            quotas: Quotas::new(seed),
+            watches: Mutex::new(Watches::new(seed, options.watches)),
+            applied: Zxid::ZERO,
+            digest: 0,
+            digest_log: VecDeque::new(),
+            mismatches: 0,
+            first_mismatch: None,
+            data_bytes: 0,
+            image: None,
+            images_begun: 0,
+        }
     }
 
-    /// As [`Tree::apply`], for a log that may repeat what the tree already holds (rule R12).
-    pub fn reapply(&mut self, proposal: &Proposal<'_>, fired: &mut Fired) -> Outcome {
-        unimplemented!()
+    fn seed_node(&mut self, parent: u32, name: &str, path: &str, stat: &StatPersisted) -> u32 {
+        let acl = self.acls.reuse(AclId::OPEN);
+        let crc = digest::content_crc(path, Some(b""));
+        self.add_node(parent, path, Node::new(parent, name.as_bytes(), Some(b""), acl, crc, stat))
+    }
+
+    /// Puts a node into the slab, the index, its parent's list, its owner's set, the counters and the digest.
+    fn add_node(&mut self, parent: u32, path: &str, node: Node) -> u32 {
+        self.data_bytes += (path.len() + node.data_len()) as u64;
+        if digest::counts(path) {
+            self.digest = self.digest.wrapping_add(u64::from(node.digest()));
+        }
+        let owner = Owner::decode(node.owner_raw(), &self.options);
+        let slot = self.slab.insert(node);
+        // Free at the image's moment, if that slot lies within it.
+        self.keep_absent(slot);
+        if parent != NIL {
+            let added = self.index.insert(&self.slab, slot);
+            assert!(added, "no two children have one name");
+            self.link(parent, slot);
+        }
+        self.owners.add(slot, owner);
+        slot
+    }
+
+    /// Puts `slot` first into the list of `parent`'s children.
+    fn link(&mut self, parent: u32, slot: u32) {
+        let parent = self.slab.get_mut(parent);
+        let first = std::mem::replace(&mut parent.first_child, slot);
+        parent.child_count += 1;
+        let node = self.slab.get_mut(slot);
+        (node.prev, node.next) = (NIL, first);
+        if first != NIL {
+            self.slab.get_mut(first).prev = slot;
+        }
+    }
+
+    /// Takes `slot` out of the list of its parent's children.
+    fn unlink(&mut self, slot: u32) {
+        let node = self.slab.get(slot);
+        let (parent, prev, next) = (node.parent, node.prev, node.next);
+        if next != NIL {
+            self.slab.get_mut(next).prev = prev;
+        }
+        let parent = self.slab.get_mut(parent);
+        assert!(parent.child_count > 0, "slot {slot} is a child");
+        parent.child_count -= 1;
+        if prev == NIL {
+            parent.first_child = next;
+        } else {
+            self.slab.get_mut(prev).next = next;
+        }
     }
 
     /// zxid of the last transaction applied.
     #[must_use]
     pub fn applied(&self) -> Zxid {
-        unimplemented!()
+        self.applied
     }
 
     /// `AdHash` (version 2) of all nodes outside `/zookeeper/`.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        unimplemented!()
+        self.digest
     }
 
-    /// The last digests at zxids divisible by 128, oldest first; at most 1024.
+    /// The last digests at zxids divisible by [`DIGEST_LOG_INTERVAL`], oldest first; at most [`DIGEST_LOG_MAX`].
     pub fn digest_log(&self) -> impl Iterator<Item = (Zxid, u64)> + '_ {
-        std::iter::empty()
+        self.digest_log.iter().copied()
     }
 
     /// How many transactions carried a digest other than the tree's.
     #[must_use]
     pub fn digest_mismatches(&self) -> u64 {
-        unimplemented!()
+        self.mismatches
     }
 
     /// The first of them, which is the one that matters.
     #[must_use]
     pub fn first_digest_mismatch(&self) -> Option<DigestMismatch> {
-        unimplemented!()
+        self.first_mismatch
     }
 
     /// All counters.
     #[must_use]
     pub fn counts(&self) -> TreeCounts {
-        unimplemented!()
+        TreeCounts {
+            nodes: self.slab.len() + 1,
+            data_bytes: self.data_bytes,
+            ephemerals: self.owners.ephemeral_count(),
+            sessions: self.owners.sessions.len(),
+            containers: self.owners.containers.len(),
+            ttls: self.owners.ttls.len(),
+            acls: self.acls.len(),
+        }
     }
 
     /// Nodes as ZooKeeper counts them; 5 in a fresh tree.
     #[must_use]
     pub fn node_count(&self) -> usize {
-        self.counts().nodes
+        self.slab.len() + 1
     }
 
     /// Bytes of paths and data.
     #[must_use]
     pub fn data_bytes(&self) -> u64 {
-        self.counts().data_bytes
+        self.data_bytes
     }
 
     /// The node at `path`. "" and "/" are both the root; a malformed path finds nothing.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<NodeRef<'_>> {
-        unimplemented!()
+        self.slot_of(path).map(|slot| NodeRef { tree: self, slot })
+    }
+
+    fn slot_of(&self, path: &str) -> Option<u32> {
+        if path.is_empty() || path == "/" {
+            return Some(ROOT);
+        }
+        self.slot_below(ROOT, path)
+    }
+
+    /// The slot of `start` followed by `path`, which begins with `/`.
+    fn slot_below(&self, start: u32, path: &str) -> Option<u32> {
+        let names = path.strip_prefix('/')?.as_bytes();
+        names.split(|byte| *byte == b'/').try_fold(start, |slot, name| {
+            // No node has an empty name: `//` and a slash at the end find nothing.
+            self.index.find(&self.slab, slot, name)
+        })
+    }
+
+    /// Full path; "/" for the root.
+    fn path_of(&self, slot: u32) -> String {
+        if slot == ROOT {
+            return "/".to_owned();
+        }
+        let mut names = Vec::new();
+        let mut at = slot;
+        while at != ROOT {
+            let node = self.slab.get(at);
+            names.push(node::text(node.name()));
+            at = node.parent;
+        }
+        let mut path = String::with_capacity(names.iter().map(|name| name.len() + 1).sum());
+        for name in names.iter().rev() {
+            path.push('/');
+            path.push_str(name);
+        }
+        path
+    }
+
+    /// Shows every node below `top`, parents before children.
+    fn walk(&self, top: u32, mut show: impl FnMut(u32, &Node)) {
+        let mut at = self.slab.get(top).first_child;
+        while at != NIL {
+            let node = self.slab.get(at);
+            show(at, node);
+            at = if node.first_child != NIL { node.first_child } else { self.next_outside(at, top) };
+        }
+    }
+
+    /// The next sibling of `slot`, or of its nearest ancestor below `top` that has one.
+    fn next_outside(&self, mut slot: u32, top: u32) -> u32 {
+        loop {
+            let node = self.slab.get(slot);
+            if node.next != NIL || node.parent == top {
+                return node.next;
+            }
+            slot = node.parent;
+        }
     }
 
     /// The entries of an interned ACL. Panics on an id that no node of this tree has.
     #[must_use]
     pub fn acl(&self, id: AclId) -> AclVec<'_> {
-        unimplemented!()
+        self.acls.get(id)
     }
 
     /// Negotiated timeout in ms of a session, if it is known.
     #[must_use]
     pub fn session_timeout(&self, session: SessionId) -> Option<i32> {
-        unimplemented!()
+        self.owners.sessions.get(&session).copied()
     }
 
     /// All sessions and their timeouts (ms), in no order.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, i32)> + '_ {
-        std::iter::empty()
+        self.owners.sessions.iter().map(|(session, timeout_ms)| (*session, *timeout_ms))
     }
 
     /// Sessions that own ephemeral nodes, in no order.
     pub fn ephemeral_owners(&self) -> impl Iterator<Item = SessionId> + '_ {
-        std::iter::empty()
+        self.owners.owners()
     }
 
     /// Number of ephemeral nodes of a session.
     #[must_use]
     pub fn ephemeral_count(&self, session: SessionId) -> usize {
-        unimplemented!()
+        self.owners.ephemerals_of(session)
     }
 
     /// Shows the full path of each ephemeral node of a session, in no order.
-    pub fn ephemeral_paths(&self, session: SessionId, show: impl FnMut(&str)) {
-        unimplemented!()
+    pub fn ephemeral_paths(&self, session: SessionId, mut show: impl FnMut(&str)) {
+        for slot in self.owners.ephemerals(session) {
+            show(&self.path_of(slot));
+        }
     }
 
     /// Paths of empty containers and of TTL nodes whose time has come. `never_used_ms_max` is how long a container may wait for
     /// its first child; 0 is for ever.
     #[must_use]
     pub fn reapable(&self, now: WallMs, never_used_ms_max: i64) -> Vec<String> {
-        unimplemented!()
+        let owners = &self.owners;
+        let slots = owners.containers.iter().chain(&owners.ttls).copied();
+        slots
+            .filter(|slot| self.is_reapable(*slot, now, never_used_ms_max))
+            .map(|slot| self.path_of(slot))
+            .collect()
     }
 
-    /// The quota that counts at `path`: that of the deepest quota root at or above it.
-    #[must_use]
-    pub fn quota_for<'a>(&'a self, path: &'a str) -> Option<Quota<'a>> {
-        unimplemented!()
+    fn is_reapable(&self, slot: u32, now: WallMs, never_used_ms_max: i64) -> bool {
+        let node = self.slab.get(slot);
+        let stat = node.persisted();
+        let age_ms = now.0.saturating_sub(stat.mtime);
+        if node.child_count > 0 {
+            return false;
+        }
+        match Owner::decode(stat.ephemeral_owner, &self.options) {
+            Owner::Container if stat.cversion > 0 => true,
+            Owner::Container => never_used_ms_max != 0 && age_ms > never_used_ms_max,
+            Owner::Ttl(ttl_ms) => ttl_ms != 0 && age_ms > ttl_ms,
+            Owner::Persistent | Owner::Ephemeral(_) => false,
+        }
     }
+}
 
-    /// All quotas, in no order.
-    pub fn quotas(&self) -> impl Iterator<Item = Quota<'_>> + '_ {
-        std::iter::empty()
-    }
-
+/// Watches: all behind `&self`, so that a reader arms them under the lock that answered it (R5).
+impl Tree {
     /// One-shot watch of getData.
     pub fn watch_data(&self, path: &str, conn: ConnId) -> Result<(), WatchLimit> {
-        unimplemented!()
+        self.watches.lock().arm(path, Table::Data, conn)
     }
 
     /// One-shot watch of exists; the same entry as that of getData.
     pub fn watch_exists(&self, path: &str, conn: ConnId) -> Result<(), WatchLimit> {
-        unimplemented!()
+        self.watches.lock().arm(path, Table::Data, conn)
     }
 
     /// One-shot watch of getChildren.
     pub fn watch_children(&self, path: &str, conn: ConnId) -> Result<(), WatchLimit> {
-        unimplemented!()
+        self.watches.lock().arm(path, Table::Child, conn)
     }
 
-    /// Persistent watch.
+    /// Persistent watch. Any path will do: absent, unreadable, even malformed.
     pub fn add_watch(&self, path: &str, mode: WatchMode, conn: ConnId) -> Result<(), WatchLimit> {
-        unimplemented!()
+        self.watches.lock().arm_for_good(path, mode, conn)
     }
 
     /// Has `conn` such a watch at `path`?
     #[must_use]
     pub fn check_watch(&self, path: &str, kind: WatchKind, conn: ConnId) -> bool {
-        unimplemented!()
+        self.watches.lock().check(path, kind, conn)
     }
 
     /// Removes such watches; false if there were none.
     pub fn remove_watch(&self, path: &str, kind: WatchKind, conn: ConnId) -> bool {
-        unimplemented!()
+        self.watches.lock().remove(path, kind, conn)
     }
 
-    /// Removes all watches of a connection.
+    /// Removes all watches of a connection. To be called when it closes.
     pub fn remove_conn(&self, conn: ConnId) {
-        unimplemented!()
+        self.watches.lock().remove_conn(conn);
     }
 
-    /// Sets watches again after a reconnect and emits what was missed.
+    /// Sets watches again after a reconnect and emits what was missed, in ZooKeeper's order. These events are not filtered by
+    /// ACLs and carry zxid -1. At a limit it stops: what was set stays.
     pub fn set_watches(
         &self,
         watches: &SetWatches<'_>,
         conn: ConnId,
-        emit: impl FnMut(EventType, &str),
+        mut emit: impl FnMut(EventType, &str),
     ) -> Result<(), WatchLimit> {
-        unimplemented!()
+        let since = watches.relative_zxid;
+        for path in watches.data.iter() {
+            match self.find(path).map(|node| node.persisted().mzxid) {
+                None => emit(EventType::NodeDeleted, path),
+                Some(mzxid) if mzxid > since => emit(EventType::NodeDataChanged, path),
+                Some(_) => self.watch_data(path, conn)?,
+            }
+        }
+        for path in watches.exist.iter() {
+            match self.find(path) {
+                Some(_) => emit(EventType::NodeCreated, path),
+                None => self.watch_exists(path, conn)?,
+            }
+        }
+        for path in watches.child.iter() {
+            match self.find(path).map(|node| node.persisted().pzxid) {
+                None => emit(EventType::NodeDeleted, path),
+                Some(pzxid) if pzxid > since => emit(EventType::NodeChildrenChanged, path),
+                Some(_) => self.watch_children(path, conn)?,
+            }
+        }
+        for path in watches.persistent.iter() {
+            self.add_watch(path, WatchMode::Persistent, conn)?;
+        }
+        for path in watches.persistent_recursive.iter() {
+            self.add_watch(path, WatchMode::PersistentRecursive, conn)?;
+        }
+        Ok(())
     }
 
     /// Watches of both tables, as `mntr` and `stat` count them.
     #[must_use]
     pub fn watch_count(&self) -> usize {
-        unimplemented!()
+        self.watches.lock().count()
     }
 
-    /// What `wchs` says: data and exists watches only.
+    /// What `wchs` says: data and exists watches only. Walks the table.
     #[must_use]
     pub fn watch_summary(&self) -> WatchSummary {
-        unimplemented!()
+        self.watches.lock().summary()
     }
 
-    /// Shows each data or exists watch (`wchc`, `wchp`), in no order but all of one path together.
+    /// Shows each data or exists watch (`wchc`, `wchp`), in no order but all of one path together. `show` must not come back to
+    /// the tree's watches.
     pub fn watch_pairs(&self, show: impl FnMut(&str, ConnId)) {
-        unimplemented!()
-    }
-
-    /// Starts an image of the state as it is now. O(sessions + ACLs). Panics if one is under way.
-    pub fn begin_image(&mut self) -> Image {
-        unimplemented!()
-    }
-
-    /// Appends the next chunk of about `bytes_target` bytes to `out`; `None` when the image is complete.
-    pub fn image_chunk(
-        &self,
-        image: &mut Image,
-        out: &mut Vec<u8>,
-        bytes_target: usize,
-    ) -> Option<ChunkKind> {
-        unimplemented!()
-    }
-
-    /// Ends an image, complete or given up.
-    pub fn end_image(&mut self, image: Image) {
-        unimplemented!()
+        self.watches.lock().pairs(show);
     }
 }

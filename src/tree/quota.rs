@@ -1,4 +1,18 @@
-//! Quotas.
+//! Quotas: limits set by clients below `/zookeeper/quota`, and what is used of them, counted by the tree.
+//!
+//! - Q1: the quota of `/a/b` is the node `/zookeeper/quota/a/b/zookeeper_limits`; what is used of it is kept in the data of
+//!   `zookeeper_stats` beside it, in place: no version, no zxid, no watch. Both lie below `/zookeeper/` and so outside the digest.
+//! - Q2: only the deepest quota root at or above a path counts it. There is no quota on `/`.
+//! - Q3: the set of quota roots follows from the nodes there are; images do not hold it.
+
+use super::maps::{self, Set, State};
+
+/// Everything about quotas is below this node.
+pub(super) const QUOTA_ROOT: &str = "/zookeeper/quota";
+/// Holds the limits.
+pub(super) const LIMITS: &str = "zookeeper_limits";
+/// Holds what is used.
+pub(super) const STATS: &str = "zookeeper_stats";
 
 /// What `zookeeper_limits` or `zookeeper_stats` holds; -1 is "none".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +27,54 @@ pub struct QuotaLimits {
     pub bytes_hard: i64,
 }
 
+impl QuotaLimits {
+    /// No limits.
+    pub const NONE: QuotaLimits = QuotaLimits { count: -1, bytes: -1, count_hard: -1, bytes_hard: -1 };
+
+    /// From the data of a quota node: `count=N,bytes=N=;byteHardLimit=N;countHardLimit=N`. What cannot be read is "none":
+    /// clients may write anything there.
+    #[must_use]
+    pub fn parse(data: &[u8]) -> QuotaLimits {
+        let mut limits = QuotaLimits::NONE;
+        for (key, value) in pairs(data) {
+            match key {
+                "count" => limits.count = value,
+                "bytes" => limits.bytes = value,
+                "countHardLimit" => limits.count_hard = value,
+                "byteHardLimit" => limits.bytes_hard = value,
+                _ => {}
+            }
+        }
+        limits
+    }
+}
+
+fn pairs(data: &[u8]) -> impl Iterator<Item = (&str, i64)> {
+    let text = std::str::from_utf8(data).unwrap_or_default();
+    text.split([',', ';']).filter_map(|pair| {
+        // `bytes=5=;…` is how ZooKeeper joins the two halves: what is behind a second `=` does not count.
+        let mut parts = pair.split('=');
+        let (key, value) = (parts.next()?, parts.next()?);
+        Some((key, if value.is_empty() { -1 } else { value.parse().ok()? }))
+    })
+}
+
+/// The data of a stats node after `count` more nodes and `bytes` more bytes. Keys that are not its own stay.
+pub(super) fn add_to_stats(data: &[u8], count: i64, bytes: i64) -> Vec<u8> {
+    let now = QuotaLimits::parse(data);
+    let mut text = format!("count={},bytes={}", now.count.wrapping_add(count), now.bytes.wrapping_add(bytes));
+    let mut others: Vec<(&str, i64)> =
+        pairs(data).filter(|(key, _)| !matches!(*key, "count" | "bytes")).collect();
+    others.sort_by_key(|(key, _)| *key);
+    if !others.is_empty() {
+        text.push('=');
+    }
+    for (key, value) in others {
+        text.push_str(&format!(";{key}={value}"));
+    }
+    text.into_bytes()
+}
+
 /// A quota and how much of it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota<'a> {
@@ -22,4 +84,89 @@ pub struct Quota<'a> {
     pub limits: QuotaLimits,
     /// From `zookeeper_stats` (`count` and `bytes`).
     pub used: QuotaLimits,
+}
+
+/// The quota roots.
+#[derive(Debug)]
+pub(super) struct Quotas {
+    roots: Set<Box<str>>,
+}
+
+impl Quotas {
+    pub(super) fn new(seed: u64) -> Quotas {
+        let state: State = maps::state(seed);
+        Quotas { roots: Set::with_hasher(state) }
+    }
+
+    /// Length of the deepest quota root at or above `path`, which it is a prefix of.
+    pub(super) fn deepest(&self, path: &str) -> Option<usize> {
+        if self.roots.is_empty() {
+            return None;
+        }
+        let mut prefix = path;
+        while !prefix.is_empty() {
+            if self.roots.contains(prefix) {
+                return Some(prefix.len());
+            }
+            prefix = &prefix[..prefix.rfind('/')?];
+        }
+        None
+    }
+
+    pub(super) fn add(&mut self, root: &str) {
+        self.roots.insert(root.into());
+    }
+
+    pub(super) fn remove(&mut self, root: &str) {
+        self.roots.remove(root);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.roots.iter().map(|root| &**root)
+    }
+}
+
+/// `/a/b` when `parent` is `/zookeeper/quota/a/b`, the place of its limits and stats. Not for `/` (Q2).
+pub(super) fn root_of(parent: &str) -> Option<&str> {
+    parent.strip_prefix(QUOTA_ROOT).filter(|root| root.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_in_every_form_and_nonsense_is_none() {
+        let parse = |s: &str| QuotaLimits::parse(s.as_bytes());
+        let full = QuotaLimits { count: 5, bytes: 10, count_hard: 7, bytes_hard: 20 };
+        assert_eq!(parse("count=5,bytes=10=;byteHardLimit=20;countHardLimit=7"), full);
+        assert_eq!(parse("count=5,bytes=-1"), QuotaLimits { count: 5, ..QuotaLimits::NONE });
+        assert_eq!(parse("count=,bytes=x;;=;count"), QuotaLimits::NONE);
+        assert_eq!(QuotaLimits::parse(b"\xff"), QuotaLimits::NONE);
+        assert_eq!(parse(""), QuotaLimits::NONE);
+    }
+
+    #[test]
+    fn stats_are_written_as_zookeeper_writes_them() {
+        assert_eq!(add_to_stats(b"count=1,bytes=0", 1, 5), b"count=2,bytes=5");
+        assert_eq!(add_to_stats(b"", 1, 5), b"count=0,bytes=4");
+        assert_eq!(add_to_stats(b"b=1;a=2,bytes=3", 0, 0), b"count=-1,bytes=3=;a=2;b=1");
+    }
+
+    #[test]
+    fn the_deepest_root_counts() {
+        let mut quotas = Quotas::new(1);
+        assert_eq!(quotas.deepest("/a"), None);
+        quotas.add("/a");
+        quotas.add("/a/b/c");
+        let deepest = |path: &'static str| quotas.deepest(path).map(|len| &path[..len]);
+        assert_eq!(deepest("/a/b"), Some("/a"));
+        assert_eq!(deepest("/a/b/c"), Some("/a/b/c"));
+        assert_eq!(deepest("/a/b/c/d/e"), Some("/a/b/c"));
+        assert_eq!(deepest("/ab"), None);
+        assert_eq!(deepest("/"), None);
+        assert_eq!(root_of("/zookeeper/quota/x/y"), Some("/x/y"));
+        assert_eq!(root_of("/zookeeper/quota"), None);
+        assert_eq!(root_of("/zookeeper/quotax"), None);
+    }
 }

@@ -1,4 +1,8 @@
-//! Watches.
+//! Watches: which connection wants to hear of which path. The words are here, the table in `table`.
+
+mod table;
+
+pub(super) use table::{Table, Watches};
 
 /// How a watch lasts (`AddWatchMode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
