@@ -113,8 +113,22 @@ pub(super) fn against_floor(
     load(&plan.against(floor.addr()), stop, "measuring the floor")
 }
 
+/// Raises the soft limit of file descriptors to what the run needs, as far as the hard limit allows. What is missing then
+/// shows as "too many open files" when the connections are opened.
+fn raise_descriptor_limit(plan: &Plan) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    // A floor in this process has the other end of each connection.
+    let wanted = 2 * plan.conns as u64 + 100;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+        let _ = setrlimit(Resource::Nofile, Rlimit { current, ..limit });
+    }
+}
+
 /// Runs the load; the tree is there.
 pub(super) fn load(plan: &Plan, stop: &Stop, what: &'static str) -> anyhow::Result<Measured> {
+    raise_descriptor_limit(plan);
     let shared = Shared {
         plan,
         templates: Templates::new(&plan.prefix, &plan.shape),

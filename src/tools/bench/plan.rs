@@ -22,6 +22,8 @@ pub(super) const SECS_MAX: f64 = 86_400.0;
 pub(super) const THREADS_MAX: usize = 64;
 /// Operations a second of an open loop: beyond what one machine generates.
 pub(super) const RATE_MAX: f64 = 1e8;
+/// Operations of one schedule: what is never sent is counted one by one at the end, in seconds.
+pub(super) const SCHEDULED_MAX: f64 = 1e9;
 /// Seconds of a run that ends by count and was given no time.
 const COUNT_SECS: f64 = 600.0;
 const SECS_DEFAULT: f64 = 10.0;
@@ -70,7 +72,17 @@ impl Plan {
         // A watch workload has one node per connection.
         let keys = if args.workload == Workload::Watch { args.conns as u64 } else { keys };
         let secs = args.secs.unwrap_or(if args.count.is_some() { COUNT_SECS } else { SECS_DEFAULT });
+        // An open loop has made its operations when their last is due.
+        let (count, secs) = match (args.count, args.rate) {
+            (Some(count), Some(rate)) => (None, secs.min(count as f64 / rate)),
+            (count, _) => (count, secs),
+        };
         let warmup = if args.count.is_some() { 0.0 } else { args.warmup };
+        let scheduled = args.rate.unwrap_or(0.0) * (secs + warmup);
+        ensure!(
+            scheduled <= SCHEDULED_MAX,
+            "--rate × --secs is {scheduled:.0}: expected at most {SCHEDULED_MAX:.0}"
+        );
         Ok(Plan {
             hosts: resolve(&args.hosts)?,
             shape: Shape {
@@ -85,7 +97,7 @@ impl Plan {
             threads: args.threads.unwrap_or_else(threads_default).min(args.conns),
             secs: Duration::from_secs_f64(secs),
             warmup: Duration::from_secs_f64(warmup),
-            count: args.count,
+            count,
             rate: args.rate,
             timeout: Duration::from_millis(args.timeout),
             prefix: match &args.prefix {
@@ -196,6 +208,8 @@ pub(super) mod tests {
         assert!(plan.prefix.starts_with("/zabra-bench-") && !plan.keep);
         let plan = Plan::from_args(&args("--hosts 127.0.0.1 --count 5 --workload list")).unwrap();
         assert_eq!((plan.secs.as_secs(), plan.warmup.as_secs(), plan.shape.keys), (600, 0, 100));
+        let plan = Plan::from_args(&args("--hosts 127.0.0.1 --count 500 --rate 100")).unwrap();
+        assert_eq!((plan.secs.as_secs(), plan.count), (5, None));
     }
 
     #[test]
@@ -204,6 +218,7 @@ pub(super) mod tests {
         assert!(refused("--hosts a --conns 0").contains("--conns 0: expected 1 to"));
         assert!(refused("--hosts a --conns 50000 --depth 1000").contains("--conns × --depth"));
         assert!(refused("--hosts a --rate nan").contains("--rate"));
+        assert!(refused("--hosts a --rate 1e6 --secs 2000").contains("--rate × --secs"));
         assert!(refused("--hosts a --workload multi --multi-ops 100000").contains("one frame"));
         assert!(refused("--hosts 127.0.0.1:1/chroot").contains("--prefix"));
         assert!(refused("--hosts 127.0.0.1:1 --prefix /").contains("--prefix /"));

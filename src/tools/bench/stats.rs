@@ -307,7 +307,8 @@ mod tests {
         let mut rng = crate::base::rng::Rng::new(3);
         for i in 0..10_000u64 {
             let kind = if rng.one_in(3) { Kind::Set } else { Kind::Get };
-            let (due, latency) = (2000 + i * 50_000, 1000 + rng.below(1 << rng.below(30)));
+            let bits = rng.below(30);
+            let (due, latency) = (2000 + i * 50_000, 1000 + rng.below(1 << bits));
             one.success(kind, due, due + latency);
             if rng.one_in(2) { &mut a } else { &mut b }.success(kind, due, due + latency);
         }
@@ -347,7 +348,7 @@ mod tests {
     #[test]
     fn the_longest_gap_between_writes_spans_threads_and_reaches_to_the_end() {
         let (clock, mut a, mut b) = (WriteClock::default(), recorder(), recorder());
-        let mut write = |r: &mut Recorder, at| {
+        let write = |r: &mut Recorder, at| {
             r.success(Kind::Set, at, at);
             r.end_batch(&clock, at);
         };

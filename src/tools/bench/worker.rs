@@ -19,7 +19,6 @@ use super::plan::Plan;
 use super::schedule::Schedule;
 use super::stats::{Failure, Recorder, TIMELINE_NS, Totals, Window, WriteClock};
 use super::template::Templates;
-use super::workload::Kind;
 
 /// How often connections are looked after, ns.
 const TICK_NS: u64 = 20_000_000;
@@ -264,5 +263,3 @@ impl<'a> Worker<'a> {
 fn timeline_buckets(secs: Duration) -> usize {
     secs.as_nanos().div_ceil(u128::from(TIMELINE_NS)) as usize
 }
-
-const _: () = assert!(Kind::COUNT <= u8::MAX as usize, "a slot names its kind by a byte");
