@@ -151,6 +151,7 @@ fn describe(step: &Step) -> String {
             let labels: Vec<&str> = requests.iter().map(|r| r.label.as_str()).collect();
             format!("c{slot} {}", labels.join("\n          "))
         }
+        Step::Fatal { slot, request } => format!("c{slot} fatal: {}", request.label),
         other => format!("{other:?}"),
     }
 }

@@ -69,6 +69,12 @@ impl Player {
             Step::Drop { slot } => self.slots[*slot].conn = None,
             Step::Close { slot } => self.close(*slot, &mut lines)?,
             Step::Send { slot, requests } => self.send(*slot, requests, &mut lines)?,
+            Step::Fatal { slot, request } => {
+                self.send(*slot, std::slice::from_ref(request), &mut lines)?;
+                if let Some(mut conn) = self.slots[*slot].conn.take() {
+                    lines.push(format!("c{slot} then {:?}", conn.receive(REPLY_LIMIT)));
+                }
+            }
             Step::Raw { slot, bytes } => self.raw(*slot, bytes, &mut lines)?,
         }
         let start = lines.len();

@@ -26,6 +26,8 @@ pub(crate) enum Step {
     Drop { slot: usize },
     /// Requests written in one go, answered in order.
     Send { slot: usize, requests: Vec<Request> },
+    /// A request that the server answers and then closes the connection.
+    Fatal { slot: usize, request: Request },
     /// Bytes that are not a request; the server is expected to close.
     Raw { slot: usize, bytes: Vec<u8> },
     /// An orderly end of the session.
@@ -90,7 +92,7 @@ impl Maker {
             8 => Step::Close { slot },
             9 => Step::Raw { slot, bytes: self.not_a_request() },
             10..=11 => Step::Send { slot, requests: self.quota() },
-            12 => Step::Send { slot, requests: vec![self.fatal()] },
+            12 => Step::Fatal { slot, request: self.fatal() },
             13..=16 => Step::Send { slot, requests: vec![self.auth()] },
             17..=40 => {
                 let count = 2 + self.rng.below(8);
@@ -413,12 +415,13 @@ impl Maker {
                 let op = self.pick(&[10, 23, 99, 108, 1000, -12, 0, i32::MIN]);
                 ordinary(op, vec![0; 8], format!("unknown operation {op}"))
             }
-            _ => auth_request(self.pick(&["nosuch", "digest"]), b"no colon in here"),
+            _ => auth_request("nosuch", b"alice:apple"),
         }
     }
 
     fn auth(&mut self) -> Request {
-        let who: &[u8] = self.pick(&[b"alice:apple", b"alice:apple", b"bob:pear", b"super:secret", b"x:y"]);
+        let who: &[&[u8]] = &[b"alice:apple", b"alice:apple", b"bob:pear", b"super:secret", b"no colon in here"];
+        let who = self.pick(who);
         auth_request("digest", who)
     }
 
