@@ -1,5 +1,19 @@
 //! Joins the cores: a request becomes a transaction, a transaction and its outcome become a reply, a read is answered.
+//!
+//! - N1: writes are judged against everything prepared before them ([`Prepare`]), applied by the tree alone, and answered from
+//!   what applying them came to ([`put_write_reply`]).
+//! - N2: a read is answered from one state of the tree, and the watch it asks for is set in that same state ([`serve_read`]).
+//! - N3: nothing here reads a clock, a socket or a file; bytes from clients never panic.
 
 pub mod auth;
 pub mod ip;
+mod overlay;
 pub mod path;
+pub mod prepare;
+mod read;
+mod reply;
+
+pub use auth::{AuthError, AuthIds, AuthOptions};
+pub use prepare::{Prepare, PrepareOptions, Sessions, WriteRequest};
+pub use read::{REPLY_BYTES_MAX, ReadContext, serve_read, serve_read_body};
+pub use reply::{Served, put_session_fault, put_unimplemented, put_write_reply, serve_auth, serve_sasl};

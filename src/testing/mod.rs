@@ -4,3 +4,5 @@ pub mod fuzz;
 pub mod fuzz_log;
 pub mod log_model;
 pub mod sim_disk;
+pub mod fuzz_node;
+pub mod world;
