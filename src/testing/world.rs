@@ -242,7 +242,6 @@ impl World {
     }
 
     /// Serves a read; its reply.
-    #[must_use]
     pub fn read(&self, client: &Client, op: OpCode, body: &[u8]) -> Reply {
         let (out, close_after) = self.read_frames(client, op, body, REPLY_BYTES_MAX);
         split(&out, close_after).expect("a reply")
