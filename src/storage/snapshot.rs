@@ -112,9 +112,12 @@ pub enum DamageKind {
     /// The zxid in the file is not the one in its name.
     #[error("zxid differs from the file's name")]
     Name,
-    /// The device cannot read it.
-    #[error("cannot be read: {0}")]
-    Unreadable(io::ErrorKind),
+    /// The device could not read it this time: the only kind that may be gone at the next try.
+    #[error("cannot be read: {}", io::Error::from_raw_os_error(*errno))]
+    Unreadable {
+        /// The operating system's error number; 0 when there was none.
+        errno: i32,
+    },
 }
 
 impl fmt::Display for Damage {
@@ -129,6 +132,15 @@ impl fmt::Display for Damage {
 impl Damage {
     fn outside(offset: u64, kind: DamageKind) -> Damage {
         Damage { chunk: None, offset, kind }
+    }
+}
+
+impl DamageKind {
+    fn of_read(error: &io::Error) -> DamageKind {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => DamageKind::Short,
+            _ => DamageKind::Unreadable { errno: error.raw_os_error().unwrap_or(0) },
+        }
     }
 }
 

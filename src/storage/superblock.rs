@@ -6,7 +6,8 @@
 //! - S2: [`SuperblockStore::store`] returns only when both copies are durable: the loss of either one loses no promise.
 //! - S3: a missing or doubtful superblock is never replaced by defaults (rule R8); only [`SuperblockStore::format`] makes a
 //!   first one, and that refuses to replace another.
-//! - S4: what [`SuperblockStore::open`] returns is on both copies: an older or bad copy is rewritten before anyone acts on it.
+//! - S4: what [`SuperblockStore::open`] returns is durable on both copies: they are rewritten, whatever they looked like, before
+//!   anyone acts on it (a killed process leaves copies that are new in the cache and old on the disk).
 //! - S5: file first, memory second: [`SuperblockStore::value`] never shows what is not durable.
 
 mod format;
@@ -53,7 +54,10 @@ pub enum CopyState {
     /// Not valid: torn by a crash, or damaged since.
     Bad(CopyDamage),
     /// The device could not read it.
-    Unreadable(ErrorKind),
+    Unreadable {
+        /// The operating system's error number; 0 when there was none.
+        errno: i32,
+    },
     /// There is no such file.
     Missing,
 }
@@ -151,7 +155,7 @@ fn read_copy(
     match file.read_exact_at(&mut bytes, 0) {
         Ok(()) => {}
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(Err(CopyState::Bad(CopyDamage::Short))),
-        Err(e) => return Ok(Err(CopyState::Unreadable(e.kind()))),
+        Err(e) => return Ok(Err(CopyState::Unreadable { errno: e.raw_os_error().unwrap_or(0) })),
     }
     match format::decode(&bytes, copy as u32) {
         Ok(decoded) => Ok(Ok(decoded)),
@@ -190,7 +194,8 @@ impl SuperblockStore {
         Ok(SuperblockStore { files, generation: 1, value })
     }
 
-    /// Opens the superblock of `dir`, rewriting copies that are bad, missing or older; the states tell what was found.
+    /// Opens the superblock of `dir` and makes both copies durable, replacing what is bad, missing or older; the states tell
+    /// what was found.
     /// `Ok(None)` as for [`load`]: a new directory, to be formatted.
     pub fn open(
         vfs: &dyn Vfs,
@@ -204,9 +209,7 @@ impl SuperblockStore {
             vfs.sync_dir(dir)?;
         }
         let store = SuperblockStore { files: open_copies(vfs, dir)?, generation, value };
-        if copies != [CopyState::Good; COPY_COUNT] {
-            store.repair(&copies)?;
-        }
+        store.rewrite(&copies)?;
         for copy in 0..COPY_COUNT {
             remove_if_there(vfs, &tmp_path(dir, copy))?;
         }
@@ -238,11 +241,11 @@ impl SuperblockStore {
         self.generation
     }
 
-    /// Writes the value to every copy, the ones that are not good first. The good one too: it may have been good in the cache
-    /// only, after a sync that failed.
-    fn repair(&self, copies: &[CopyState; COPY_COUNT]) -> Result<(), SuperblockError> {
+    /// Writes the value to every copy. The good ones first: after a kill they may be good in the cache only, and must be durable
+    /// before another one is overwritten (S1). Even when all look good, for the same reason.
+    fn rewrite(&self, found: &[CopyState; COPY_COUNT]) -> Result<(), SuperblockError> {
         let mut order: Vec<usize> = (0..COPY_COUNT).collect();
-        order.sort_by_key(|&copy| copies[copy] == CopyState::Good);
+        order.sort_by_key(|&copy| found[copy] != CopyState::Good);
         for copy in order {
             self.write_copy(copy, &self.value, self.generation)?;
         }

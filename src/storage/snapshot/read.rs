@@ -2,7 +2,7 @@
 //! its checksum, and no length before its limit (N3).
 
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -121,10 +121,7 @@ impl ChunkSource {
     pub(super) fn read_header(&self, index: u32, offset: u64) -> Result<ChunkHeader, SnapshotError> {
         let mut bytes = [0; CHUNK_HEADER_BYTES];
         let damage = |kind| Damage { chunk: Some(index), offset, kind };
-        match self.file.read_exact_at(&mut bytes, offset) {
-            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Err(damage(DamageKind::Short).into()),
-            other => other?,
-        }
+        self.file.read_exact_at(&mut bytes, offset).map_err(|e| damage(DamageKind::of_read(&e)))?;
         let header = ChunkHeader::decode(&bytes, offset).map_err(damage)?;
         if header.entry.end() > self.file_bytes {
             return Err(damage(DamageKind::Short).into());
@@ -155,8 +152,8 @@ impl ChunkSource {
         out: &mut Vec<u8>,
     ) -> Result<Entry, SnapshotError> {
         let frame = scratch.frame_of((end - offset) as usize);
-        self.file.read_exact_at(frame, offset)?;
         let damage = |kind| Damage { chunk: Some(index), offset, kind };
+        self.file.read_exact_at(frame, offset).map_err(|e| damage(DamageKind::of_read(&e)))?;
         let header = ChunkHeader::decode(frame, offset).map_err(damage)?;
         if chunk_crc(self.seed, frame) != header.entry.crc {
             return Err(damage(DamageKind::Checksum).into());
@@ -267,9 +264,6 @@ fn decode_table(table: &[u8], footer_offset: u64) -> Result<Vec<Entry>, DamageKi
     if end == footer_offset { Ok(entries) } else { Err(DamageKind::Contradiction) }
 }
 
-fn read_part(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> Result<(), SnapshotError> {
-    file.read_exact_at(buf, offset).map_err(|e| match e.kind() {
-        ErrorKind::UnexpectedEof => Damage::outside(offset, DamageKind::Short).into(),
-        _ => e.into(),
-    })
+fn read_part(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> Result<(), Damage> {
+    file.read_exact_at(buf, offset).map_err(|e| Damage::outside(offset, DamageKind::of_read(&e)))
 }

@@ -147,14 +147,20 @@ impl SnapshotStore {
         for entry in self.list()?.into_iter().rev() {
             match entry.state {
                 Ok(info) if info.zxid_end <= zxid => {}
-                Ok(_) | Err(SnapshotError::Damaged(_)) => above.push(entry.zxid),
+                Ok(_) => above.push(entry.zxid),
                 Err(_) if entry.zxid > zxid => above.push(entry.zxid),
+                Err(SnapshotError::Damaged(damage)) if !may_pass(damage) => above.push(entry.zxid),
                 Err(error) => return Err(error),
             }
         }
         self.remove(&above)?;
         Ok(above)
     }
+}
+
+/// A read that failed once may succeed later, and show a good snapshot.
+fn may_pass(damage: Damage) -> bool {
+    matches!(damage.kind, DamageKind::Unreadable { .. })
 }
 
 pub(super) fn path(dir: &Path, zxid: Zxid) -> PathBuf {

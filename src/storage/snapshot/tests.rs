@@ -405,7 +405,16 @@ fn an_unreadable_chunk_is_a_finding_with_its_place() {
     let report = store.verify(Zxid(5)).unwrap();
     assert_eq!(report.chunks_good, 2);
     assert_eq!((report.damages[0].chunk, report.damages[0].offset), (Some(1), offset));
-    assert!(matches!(report.damages[0].kind, DamageKind::Unreadable(_)));
+    assert_eq!(report.damages[0].kind, DamageKind::Unreadable { errno: 5 });
+    assert!(report.damages[0].to_string().starts_with("chunk 1 at byte 2088: cannot be read: Input/output"));
+    let tail = report.info.unwrap().file_bytes - 32;
+    disk.set_bad_sector(&store.path(Zxid(5)), tail).unwrap();
+    let report = store.verify(Zxid(5)).unwrap();
+    assert_eq!(
+        (report.damages[0].offset, report.chunks_good),
+        (tail, 1),
+        "then the walk meets the bad chunk"
+    );
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl VerifyReport {
 /// Reads all of `path` from the disk and checks it. Damage is a finding, not an error.
 ///
 /// # Errors
-/// The file cannot be opened, is of a later version, or its header, footer or table cannot be read from the device.
+/// The file cannot be opened, or is of a later version.
 pub fn verify(vfs: &dyn Vfs, path: &Path) -> Result<VerifyReport, SnapshotError> {
     let mut report = VerifyReport::default();
     match SnapshotReader::open(vfs, path) {
@@ -63,7 +63,7 @@ fn read_by_table(reader: &SnapshotReader, report: &mut VerifyReport) {
     for index in 0..reader.chunk_count() {
         match reader.read_chunk(index, &mut raw) {
             Ok(_) => report.chunks_good += 1,
-            Err(error) => report.add(place_of(error, Some(index), reader.chunk_offset(index))),
+            Err(error) => report.add(place_of(error, index, reader.chunk_offset(index))),
         }
     }
     report.info = Some(reader.info().clone());
@@ -82,18 +82,18 @@ fn read_by_walking(source: &ChunkSource, report: &mut VerifyReport) {
         });
         match read {
             Ok(end) => offset = end,
-            Err(error) => return report.add(place_of(error, Some(index), offset)),
+            Err(error) => return report.add(place_of(error, index, offset)),
         }
         report.chunks_good += 1;
     }
 }
 
-fn place_of(error: SnapshotError, chunk: Option<u32>, offset: u64) -> Damage {
+fn place_of(error: SnapshotError, chunk: u32, offset: u64) -> Damage {
     match error {
         SnapshotError::Damaged(damage) => damage,
-        SnapshotError::Io(error) => Damage { chunk, offset, kind: DamageKind::Unreadable(error.kind()) },
-        SnapshotError::Version { .. } | SnapshotError::Failed => {
-            Damage { chunk, offset, kind: DamageKind::Contradiction }
+        // No context to decompress in: not the file's fault, but the chunk stays unproven.
+        SnapshotError::Io(_) | SnapshotError::Version { .. } | SnapshotError::Failed => {
+            Damage { chunk: Some(chunk), offset, kind: DamageKind::Decompress }
         }
     }
 }
