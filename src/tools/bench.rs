@@ -19,6 +19,7 @@ mod measure;
 mod plan;
 mod report;
 mod schedule;
+mod session;
 mod stats;
 mod template;
 mod tree;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-use super::conn::put_connect_request;
 use super::frames::{REPLY_BYTES_MAX, ReplyHead};
+use super::session::put_connect_request;
 use crate::wire::jute::Reader;
 use crate::wire::{ErrorCode, OpCode};
 use crate::wire::{jute::PutJute, reply};

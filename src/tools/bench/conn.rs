@@ -1,11 +1,10 @@
 //! One connection of the load: a non-blocking socket, its session, and the requests in flight on it.
 //!
-//! - C1: replies come in the order of requests; one that does not, or that nobody asked for, breaks the connection.
+//! - C1: one read, one write and one reading of the clock per readiness event, however many replies and requests they hold.
 //! - C2: at most `depth` requests are in flight, and none is made while bytes of earlier ones wait for the socket.
 //! - C3: a request made is counted exactly once: answered, failed, lost with the connection, or timed out.
 //! - C4: a broken connection is opened again on the next host, with its session, after a pause that grows to 500 ms.
 
-use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
@@ -14,22 +13,32 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::frames::{FrameLength, FrameStream, REPLY_BYTES_MAX, ReplyHead};
+use super::frames::{FrameStream, REPLY_BYTES_MAX};
 use super::plan::Plan;
+use super::session::{Broken, Session, Slot, State, put_bare, put_connect_request};
 use super::stats::{Failure, Recorder, WriteClock};
 use super::template::Templates;
-use super::workload::{Generator, Kind};
+use super::workload::Generator;
 use crate::wire::OpCode;
-use crate::wire::jute::{JuteError, PutJute, Reader};
 use crate::wire::reply;
 
-/// Session timeout asked for, ms: longer than a stall worth measuring, and inside the default 4..40 s of a server.
-pub(super) const SESSION_TIMEOUT_MS: i32 = 30_000;
 /// Bytes written by one system call, about; more only delays the first of them.
 const WRITE_BYTES: usize = 256 << 10;
 /// First pause before a connection is opened again, ns; doubles up to `RETRY_NS_MAX`.
 const RETRY_NS_MIN: u64 = 20_000_000;
 const RETRY_NS_MAX: u64 = 500_000_000;
+
+/// What is told of a stream socket, edge-triggered.
+pub(super) const STREAM_EVENTS: epoll::EventFlags = epoll::EventFlags::IN
+    .union(epoll::EventFlags::OUT)
+    .union(epoll::EventFlags::RDHUP)
+    .union(epoll::EventFlags::ET);
+
+/// True when the other side is done with the socket: there is an end to be read behind the last bytes.
+pub(super) fn hung_up(event: &epoll::Event) -> bool {
+    let flags = event.flags;
+    flags.intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR)
+}
 
 /// Nanoseconds since the run began.
 #[derive(Clone, Copy, Debug)]
@@ -61,49 +70,6 @@ pub(super) struct Ctx<'a> {
     pub(super) done: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// No socket; opened at this time.
-    Down {
-        retry_ns: u64,
-    },
-    Connecting,
-    Handshake,
-    Ready,
-    /// closeSession is sent.
-    Closing,
-    Closed,
-}
-
-/// Why a connection cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    #[error("closed by the server")]
-    Eof,
-    #[error("no answer in time")]
-    Timeout,
-    #[error("{0}")]
-    Frame(#[from] FrameLength),
-    #[error("undecodable answer to the connect request: {0}")]
-    Connect(#[from] JuteError),
-    #[error("session refused: expired or unknown")]
-    Refused,
-    #[error("reply out of order: xid {found}, expected {expected:?}")]
-    Order { found: i32, expected: Option<i32> },
-    #[error("reply of {0} bytes has no head")]
-    Short(usize),
-}
-
-/// A request in flight.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    due_ns: u64,
-    xid: i32,
-    kind: Kind,
-}
-
 /// A connection and its session.
 #[derive(Debug)]
 pub(super) struct Conn {
@@ -113,7 +79,7 @@ pub(super) struct Conn {
     stream: FrameStream,
     /// Bytes that the socket did not take yet.
     unsent: Vec<u8>,
-    talk: Talk,
+    session: Session,
     generator: Generator,
     /// Requests that may still be made.
     budget: u64,
@@ -123,18 +89,6 @@ pub(super) struct Conn {
     retries: u32,
     /// What broke it last, for the error message of a start that fails.
     pub(super) broken: Option<Broken>,
-}
-
-/// The part of a connection that frames change.
-#[derive(Debug)]
-struct Talk {
-    state: State,
-    session: i64,
-    password: [u8; 16],
-    timeout_ms: i32,
-    xid: i32,
-    in_flight: VecDeque<Slot>,
-    last_heard_ns: u64,
 }
 
 impl Conn {
@@ -151,15 +105,7 @@ impl Conn {
             socket: None,
             stream: FrameStream::new(REPLY_BYTES_MAX),
             unsent: Vec::new(),
-            talk: Talk {
-                state: State::Down { retry_ns: 0 },
-                session: 0,
-                password: [0; 16],
-                timeout_ms: SESSION_TIMEOUT_MS,
-                xid: 0,
-                in_flight: VecDeque::with_capacity(plan.depth),
-                last_heard_ns: 0,
-            },
+            session: Session::new(plan.depth),
             generator: Generator::new(
                 shape.workload,
                 index as u32,
@@ -177,17 +123,17 @@ impl Conn {
 
     /// True while it has a session and may be given requests.
     pub(super) fn is_ready(&self) -> bool {
-        self.talk.state == State::Ready
+        self.session.state == State::Ready
     }
 
     /// True when its session is closed, or given up.
     pub(super) fn is_closed(&self) -> bool {
-        self.talk.state == State::Closed
+        self.session.state == State::Closed
     }
 
     /// True when it owes no answer and will make no further request by itself.
     pub(super) fn is_idle(&self) -> bool {
-        self.talk.in_flight.is_empty()
+        self.session.in_flight.is_empty()
     }
 
     /// True when every request it may make is made.
@@ -197,7 +143,7 @@ impl Conn {
 
     /// True when a request of the schedule could be sent now (C2).
     pub(super) fn has_room(&self, depth: usize) -> bool {
-        self.is_ready() && self.unsent.is_empty() && self.talk.in_flight.len() + self.due.len() < depth
+        self.is_ready() && self.unsent.is_empty() && self.session.in_flight.len() + self.due.len() < depth
     }
 
     /// Hands over a request of the schedule.
@@ -205,16 +151,16 @@ impl Conn {
         self.due.push(due_ns);
     }
 
-    /// The socket is ready for something.
-    pub(super) fn on_event(&mut self, ctx: &mut Ctx<'_>) {
-        if let Err(broken) = self.progress(ctx) {
+    /// The socket is ready for something; `hung_up` when the server has closed its side.
+    pub(super) fn on_event(&mut self, ctx: &mut Ctx<'_>, hung_up: bool) {
+        if let Err(broken) = self.progress(ctx, hung_up) {
             self.lost(ctx, broken);
         }
     }
 
-    fn progress(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Broken> {
+    fn progress(&mut self, ctx: &mut Ctx<'_>, hung_up: bool) -> Result<(), Broken> {
         let Some(socket) = &self.socket else { return Ok(()) };
-        if self.talk.state == State::Connecting {
+        if self.session.state == State::Connecting {
             if let Some(error) = socket.take_error()? {
                 return Err(error.into());
             }
@@ -224,10 +170,10 @@ impl Conn {
             self.shake_hands(ctx)?;
         }
         self.flush_unsent()?;
-        self.read(ctx)
+        self.read(ctx, hung_up)
     }
 
-    fn read(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Broken> {
+    fn read(&mut self, ctx: &mut Ctx<'_>, hung_up: bool) -> Result<(), Broken> {
         loop {
             let Some(socket) = &mut self.socket else { return Ok(()) };
             let n = match socket.read(&mut ctx.input) {
@@ -242,27 +188,28 @@ impl Conn {
             if ctx.plan.rate.is_none() {
                 self.fill(ctx, now_ns)?;
             }
-            // A short read of a stream socket means that it is drained; the next bytes raise a new edge.
-            if n < ctx.input.len() {
+            // A short read of a stream socket means that it is drained; the next bytes raise a new edge. An end that came
+            // with this edge raises no other.
+            if n < ctx.input.len() && !hung_up {
                 return Ok(());
             }
         }
     }
 
     fn take_frames(&mut self, ctx: &mut Ctx<'_>, n: usize, now_ns: u64) -> Result<(), Broken> {
-        let Conn { stream, talk, retries, .. } = self;
+        let Conn { stream, session, retries, .. } = self;
         let Ctx { input, rec, templates, done, .. } = ctx;
-        let before = talk.in_flight.len();
+        let before = session.in_flight.len();
         let mut result = Ok(());
         stream.feed(&input[..n], |frame| {
             if result.is_ok() {
-                result = talk.on_frame(frame, now_ns, rec, templates);
+                result = session.on_frame(frame, now_ns, rec, templates);
             }
         })?;
-        talk.last_heard_ns = now_ns;
-        *done += (before - talk.in_flight.len()) as u64;
+        session.last_heard_ns = now_ns;
+        *done += (before - session.in_flight.len()) as u64;
         rec.end_batch(ctx.writes, now_ns);
-        if talk.state == State::Ready {
+        if session.state == State::Ready {
             *retries = 0;
         }
         result
@@ -278,7 +225,7 @@ impl Conn {
     fn fill(&mut self, ctx: &mut Ctx<'_>, now_ns: u64) -> Result<(), Broken> {
         while self.has_room(ctx.plan.depth) && self.budget > 0 && now_ns < ctx.until_ns {
             ctx.output.clear();
-            while self.talk.in_flight.len() < ctx.plan.depth
+            while self.session.in_flight.len() < ctx.plan.depth
                 && self.budget > 0
                 && ctx.output.len() < WRITE_BYTES
             {
@@ -309,14 +256,14 @@ impl Conn {
     }
 
     fn make(&mut self, ctx: &mut Ctx<'_>, due_ns: u64) {
-        debug_assert!(self.talk.in_flight.len() < ctx.plan.depth && self.budget > 0);
+        debug_assert!(self.session.in_flight.len() < ctx.plan.depth && self.budget > 0);
         let op = self.generator.next_op();
-        let xid = self.talk.next_xid();
+        let xid = self.session.next_xid();
         ctx.templates.put(&mut ctx.output, xid, &op);
-        if self.talk.in_flight.is_empty() {
-            self.talk.last_heard_ns = ctx.clock.now_ns();
+        if self.session.in_flight.is_empty() {
+            self.session.last_heard_ns = ctx.clock.now_ns();
         }
-        self.talk.in_flight.push_back(Slot { due_ns, xid, kind: op.kind });
+        self.session.in_flight.push_back(Slot { due_ns, xid, kind: op.kind });
         self.budget -= 1;
     }
 
@@ -343,10 +290,10 @@ impl Conn {
 
     /// What time brings: opens it again, gives it up, keeps its session alive.
     pub(super) fn tick(&mut self, ctx: &mut Ctx<'_>, now_ns: u64) {
-        let silent_ns = now_ns.saturating_sub(self.talk.last_heard_ns);
-        let waits = !self.talk.in_flight.is_empty()
-            || matches!(self.talk.state, State::Connecting | State::Handshake | State::Closing);
-        match self.talk.state {
+        let silent_ns = now_ns.saturating_sub(self.session.last_heard_ns);
+        let waits = !self.session.in_flight.is_empty()
+            || matches!(self.session.state, State::Connecting | State::Handshake | State::Closing);
+        match self.session.state {
             State::Down { retry_ns } if now_ns >= retry_ns => self.open(ctx, now_ns),
             State::Down { .. } | State::Closed => {}
             _ if waits && silent_ns > ctx.plan.timeout.as_nanos() as u64 => self.lost(ctx, Broken::Timeout),
@@ -356,7 +303,7 @@ impl Conn {
     }
 
     fn ping_when_idle(&mut self, ctx: &mut Ctx<'_>, now_ns: u64) {
-        let third_ns = self.talk.timeout_ms.max(1) as u64 * 1_000_000 / 3;
+        let third_ns = self.session.timeout_ms.max(1) as u64 * 1_000_000 / 3;
         if now_ns.saturating_sub(self.last_sent_ns) > third_ns {
             let mut ping = Vec::new();
             put_bare(&mut ping, reply::XID_PING, OpCode::Ping);
@@ -367,15 +314,14 @@ impl Conn {
     }
 
     fn open(&mut self, ctx: &mut Ctx<'_>, now_ns: u64) {
-        self.talk.last_heard_ns = now_ns;
-        self.talk.state = State::Connecting;
+        self.session.last_heard_ns = now_ns;
+        self.session.state = State::Connecting;
         self.stream.reset();
         self.unsent.clear();
         match connect(&ctx.plan.hosts[self.host]) {
             Ok(socket) => {
-                let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
                 let data = epoll::EventData::new_u64(self.token);
-                let added = epoll::add(&ctx.epoll, &socket, data, flags);
+                let added = epoll::add(&ctx.epoll, &socket, data, STREAM_EVENTS);
                 self.socket = Some(socket);
                 if let Err(e) = added {
                     self.lost(ctx, Broken::Io(e.into()));
@@ -386,9 +332,9 @@ impl Conn {
     }
 
     fn shake_hands(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Broken> {
-        self.talk.state = State::Handshake;
+        self.session.state = State::Handshake;
         let mut hello = Vec::new();
-        put_connect_request(&mut hello, self.talk.session, &self.talk.password);
+        put_connect_request(&mut hello, self.session.id, &self.session.password);
         self.write(&hello, ctx.clock.now_ns())
     }
 
@@ -399,23 +345,24 @@ impl Conn {
         self.drop_in_flight(ctx, now_ns, failure);
         self.socket = None;
         self.unsent.clear();
-        if self.talk.state == State::Ready {
+        if self.session.state == State::Ready {
             ctx.rec.reconnected();
         }
         if matches!(broken, Broken::Refused) {
-            (self.talk.session, self.talk.password) = (0, [0; 16]);
+            (self.session.id, self.session.password) = (0, [0; 16]);
         }
         let pause_ns = (RETRY_NS_MIN << self.retries.min(10)).min(RETRY_NS_MAX);
         self.retries += 1;
         self.host = (self.host + 1) % ctx.plan.hosts.len();
-        let closing = matches!(self.talk.state, State::Closing | State::Closed);
-        self.talk.state = if closing { State::Closed } else { State::Down { retry_ns: now_ns + pause_ns } };
+        let closing = matches!(self.session.state, State::Closing | State::Closed);
+        self.session.state =
+            if closing { State::Closed } else { State::Down { retry_ns: now_ns + pause_ns } };
         self.broken = Some(broken);
     }
 
     fn drop_in_flight(&mut self, ctx: &mut Ctx<'_>, now_ns: u64, failure: Failure) {
-        ctx.done += self.talk.in_flight.len() as u64;
-        for slot in self.talk.in_flight.drain(..) {
+        ctx.done += self.session.in_flight.len() as u64;
+        for slot in self.session.in_flight.drain(..) {
             ctx.rec.failure(slot.kind, slot.due_ns, now_ns, failure);
         }
     }
@@ -423,95 +370,17 @@ impl Conn {
     /// Ends the session; what is in flight is given up.
     pub(super) fn close(&mut self, ctx: &mut Ctx<'_>, now_ns: u64) {
         self.drop_in_flight(ctx, now_ns, Failure::Timeout);
-        if self.talk.state != State::Ready {
+        if self.session.state != State::Ready {
             self.socket = None;
-            self.talk.state = State::Closed;
+            self.session.state = State::Closed;
             return;
         }
-        self.talk.state = State::Closing;
-        self.talk.last_heard_ns = now_ns;
+        self.session.state = State::Closing;
+        self.session.last_heard_ns = now_ns;
         let mut bye = Vec::new();
-        put_bare(&mut bye, self.talk.next_xid(), OpCode::CloseSession);
+        put_bare(&mut bye, self.session.next_xid(), OpCode::CloseSession);
         if let Err(broken) = self.write(&bye, now_ns) {
             self.lost(ctx, broken);
-        }
-    }
-}
-
-impl Talk {
-    fn next_xid(&mut self) -> i32 {
-        // Positive numbers only: the others mean something.
-        self.xid = if self.xid == i32::MAX { 1 } else { self.xid + 1 };
-        self.xid
-    }
-
-    fn on_frame(
-        &mut self,
-        frame: &[u8],
-        now_ns: u64,
-        rec: &mut Recorder,
-        templates: &Templates,
-    ) -> Result<(), Broken> {
-        match self.state {
-            State::Handshake => self.on_connect(frame),
-            State::Closing => Ok(()),
-            _ => self.on_reply(frame, now_ns, rec, templates),
-        }
-    }
-
-    fn on_connect(&mut self, frame: &[u8]) -> Result<(), Broken> {
-        let mut r = Reader::new(frame);
-        r.int()?;
-        let (timeout_ms, session) = (r.int()?, r.long()?);
-        let password = r.buffer()?.unwrap_or_default();
-        if timeout_ms <= 0 {
-            return Err(Broken::Refused);
-        }
-        self.password = password.try_into().unwrap_or_default();
-        (self.timeout_ms, self.session, self.state) = (timeout_ms, session, State::Ready);
-        Ok(())
-    }
-
-    #[inline]
-    fn on_reply(
-        &mut self,
-        frame: &[u8],
-        now_ns: u64,
-        rec: &mut Recorder,
-        templates: &Templates,
-    ) -> Result<(), Broken> {
-        let head = ReplyHead::read(frame).ok_or(Broken::Short(frame.len()))?;
-        let expected = self.in_flight.front().map(|slot| slot.xid);
-        if expected != Some(head.xid) {
-            return self.on_other(head, expected, now_ns, rec);
-        }
-        let slot = self.in_flight.pop_front().expect("it has a front");
-        if head.err != 0 {
-            rec.failure(slot.kind, slot.due_ns, now_ns, Failure::Code(head.err));
-        } else if frame.len() < templates.reply_bytes_min(slot.kind) {
-            rec.failure(slot.kind, slot.due_ns, now_ns, Failure::BadReply);
-        } else {
-            rec.success(slot.kind, slot.due_ns, now_ns);
-        }
-        Ok(())
-    }
-
-    fn on_other(
-        &self,
-        head: ReplyHead,
-        expected: Option<i32>,
-        now_ns: u64,
-        rec: &mut Recorder,
-    ) -> Result<(), Broken> {
-        match head.xid {
-            reply::XID_PING => Ok(()),
-            reply::XID_NOTIFICATION => {
-                // An event comes before the reply of the request that fires it: that one is the oldest in flight.
-                let front = self.in_flight.front().filter(|slot| slot.kind.is_write());
-                rec.event(front.map(|slot| slot.due_ns), now_ns);
-                Ok(())
-            }
-            found => Err(Broken::Order { found, expected }),
         }
     }
 }
@@ -536,24 +405,4 @@ fn connect(addr: &SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpStream::from(socket);
     socket.set_nodelay(true)?;
     Ok(socket)
-}
-
-/// Appends the first frame of a connection; session 0 asks for a new one.
-pub(super) fn put_connect_request(out: &mut Vec<u8>, session: i64, password: &[u8; 16]) {
-    let mark = reply::begin(out);
-    out.put_int(0);
-    out.put_long(0);
-    out.put_int(SESSION_TIMEOUT_MS);
-    out.put_long(session);
-    out.put_buffer(Some(password));
-    out.put_boolean(false);
-    reply::end(out, mark);
-}
-
-/// Appends a request without a body.
-pub(super) fn put_bare(out: &mut Vec<u8>, xid: i32, op: OpCode) {
-    let mark = reply::begin(out);
-    out.put_int(xid);
-    out.put_int(op.to_i32());
-    reply::end(out, mark);
 }

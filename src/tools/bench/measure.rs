@@ -85,10 +85,10 @@ pub(super) struct Measured {
 pub(super) fn against_server(plan: &Plan, stop: &Stop) -> anyhow::Result<Measured> {
     tree::build(plan, stop)?;
     let measured = load(plan, stop, "measuring");
-    if !plan.keep {
-        if let Err(e) = tree::remove(plan, stop) {
-            eprintln!("warning: {} is not removed: {e:#}", plan.prefix);
-        }
+    if !plan.keep
+        && let Err(e) = tree::remove(plan, stop)
+    {
+        eprintln!("warning: {} is not removed: {e:#}", plan.prefix);
     }
     measured
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow};
 use rustix::event::epoll;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
-use super::conn::{Clock, Conn, Ctx};
+use super::conn::{Clock, Conn, Ctx, hung_up};
 use super::measure::Stop;
 use super::plan::Plan;
 use super::schedule::Schedule;
@@ -82,6 +82,8 @@ struct Worker<'a> {
     next_tick_ns: u64,
     /// Where the next request of the schedule goes.
     turn: usize,
+    /// The round behind the end of the window is made.
+    dispatched_last: bool,
 }
 
 impl<'a> Worker<'a> {
@@ -108,7 +110,18 @@ impl<'a> Worker<'a> {
             done: 0,
         };
         let events = Vec::with_capacity(EVENTS);
-        Ok(Worker { shared, thread, conns, ctx, events, timer, schedule: None, next_tick_ns: 0, turn: 0 })
+        Ok(Worker {
+            shared,
+            thread,
+            conns,
+            ctx,
+            events,
+            timer,
+            schedule: None,
+            next_tick_ns: 0,
+            turn: 0,
+            dispatched_last: false,
+        })
     }
 
     fn connect(&mut self) -> anyhow::Result<()> {
@@ -165,9 +178,10 @@ impl<'a> Worker<'a> {
             Err(e) => return Err(e).context("epoll"),
         }
         for i in 0..self.events.len() {
-            let token = self.events[i].data.u64();
+            let event = self.events[i];
+            let token = event.data.u64();
             if token != TIMER_TOKEN {
-                self.conns[token as usize].on_event(&mut self.ctx);
+                self.conns[token as usize].on_event(&mut self.ctx, hung_up(&event));
             }
         }
         let now_ns = self.ctx.clock.now_ns();
@@ -196,7 +210,8 @@ impl<'a> Worker<'a> {
     /// Sends what is due, oldest first, to the connections in turn; sleeps until the next is.
     fn dispatch(&mut self, now_ns: u64) -> anyhow::Result<()> {
         let Some(schedule) = &mut self.schedule else { return Ok(()) };
-        if now_ns >= self.ctx.until_ns {
+        // The last requests may be due just before the end, and seen just behind it: one more round takes what has room.
+        if std::mem::replace(&mut self.dispatched_last, now_ns >= self.ctx.until_ns) {
             return Ok(());
         }
         let (conns, depth) = (&mut self.conns, self.shared.plan.depth);
@@ -231,7 +246,7 @@ impl<'a> Worker<'a> {
 
     fn is_through(&self) -> bool {
         let now_ns = self.ctx.clock.now_ns();
-        let ended = now_ns >= self.ctx.until_ns
+        let ended = (now_ns >= self.ctx.until_ns && (self.schedule.is_none() || self.dispatched_last))
             || (self.schedule.is_none() && self.conns.iter().all(|c| c.is_spent()));
         let deadline_ns = self.ctx.until_ns.saturating_add(self.shared.plan.timeout.as_nanos() as u64);
         ended && (self.conns.iter().all(|c| c.is_idle()) || now_ns >= deadline_ns)

@@ -170,7 +170,7 @@ fn put_results<'a>(ops: impl Iterator<Item = (OpCode, Request<'a>)>, out: &mut V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tools::bench::conn::{put_bare, put_connect_request};
+    use crate::tools::bench::session::{put_bare, put_connect_request};
 
     fn ask(peer: &mut Peer, frame: &[u8]) -> (Answer, Vec<u8>) {
         let mut out = Vec::new();

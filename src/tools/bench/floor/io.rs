@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use rustix::event::epoll;
 use rustix::time::Timespec;
 
+use super::super::conn::{STREAM_EVENTS, hung_up};
 use super::super::frames::FrameStream;
 use super::answer::{Answer, Peer, Shape, answer};
 use super::journal::{Group, Journal};
@@ -127,7 +128,7 @@ impl Server {
             for event in &events {
                 match event.data.u64() {
                     LISTENER => self.accept()?,
-                    token => self.serve(token as usize)?,
+                    token => self.serve(token as usize, hung_up(event))?,
                 }
             }
         }
@@ -147,9 +148,8 @@ impl Server {
             socket.set_nonblocking(true)?;
             socket.set_nodelay(true)?;
             let token = self.links.iter().position(Option::is_none).unwrap_or(self.links.len());
-            let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
-            epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(token as u64), flags)
-                .context("epoll")?;
+            let data = epoll::EventData::new_u64(token as u64);
+            epoll::add(&self.epoll, &socket, data, STREAM_EVENTS).context("epoll")?;
             let outlet = Outlet { socket, unsent: Mutex::default(), waiting: AtomicUsize::new(0) };
             let stream = FrameStream::new(FRAME_BYTES_MAX);
             let link = Link { outlet: Arc::new(outlet), stream, peer: Peer::default() };
@@ -160,17 +160,17 @@ impl Server {
         }
     }
 
-    fn serve(&mut self, token: usize) -> anyhow::Result<()> {
+    fn serve(&mut self, token: usize, hung_up: bool) -> anyhow::Result<()> {
         let Some(mut link) = self.links[token].take() else { return Ok(()) };
         link.outlet.flush();
-        if self.read(&mut link)? {
+        if self.read(&mut link, hung_up)? {
             self.links[token] = Some(link);
         }
         Ok(())
     }
 
     /// Reads all there is and answers it; false when the connection is over.
-    fn read(&mut self, link: &mut Link) -> anyhow::Result<bool> {
+    fn read(&mut self, link: &mut Link, hung_up: bool) -> anyhow::Result<bool> {
         loop {
             let n = match (&link.outlet.socket).read(&mut self.input) {
                 Ok(0) => return Ok(false),
@@ -184,7 +184,7 @@ impl Server {
             if !open {
                 return Ok(false);
             }
-            if n < self.input.len() {
+            if n < self.input.len() && !hung_up {
                 return Ok(true);
             }
         }
