@@ -147,9 +147,10 @@ fn sorted(lines: &Lines) -> Lines {
 
 fn describe(step: &Step) -> String {
     match step {
-        Step::Send { slot, requests } => {
+        Step::Send { slot, requests, together } => {
             let labels: Vec<&str> = requests.iter().map(|r| r.label.as_str()).collect();
-            format!("c{slot} {}", labels.join("\n          "))
+            let how = if *together { "" } else { " one by one:" };
+            format!("c{slot}{how} {}", labels.join("\n          "))
         }
         Step::Fatal { slot, request } => format!("c{slot} fatal: {}", request.label),
         other => format!("{other:?}"),

@@ -68,7 +68,12 @@ impl Player {
             Step::Reconnect { slot, how } => self.reconnect(*slot, *how, &mut lines)?,
             Step::Drop { slot } => self.slots[*slot].conn = None,
             Step::Close { slot } => self.close(*slot, &mut lines)?,
-            Step::Send { slot, requests } => self.send(*slot, requests, &mut lines)?,
+            Step::Send { slot, requests, together: true } => self.send(*slot, requests, &mut lines)?,
+            Step::Send { slot, requests, together: false } => {
+                for request in requests {
+                    self.send(*slot, std::slice::from_ref(request), &mut lines)?;
+                }
+            }
             Step::Fatal { slot, request } => {
                 self.send(*slot, std::slice::from_ref(request), &mut lines)?;
                 if let Some(mut conn) = self.slots[*slot].conn.take() {

@@ -24,8 +24,8 @@ pub(crate) enum Step {
     Reconnect { slot: usize, how: Return },
     /// The TCP connection ends without a word; the session lives on.
     Drop { slot: usize },
-    /// Requests written in one go, answered in order.
-    Send { slot: usize, requests: Vec<Request> },
+    /// Requests answered in order, and written in one go if `together`.
+    Send { slot: usize, requests: Vec<Request>, together: bool },
     /// A request that the server answers and then closes the connection.
     Fatal { slot: usize, request: Request },
     /// Bytes that are not a request; the server is expected to close.
@@ -62,9 +62,9 @@ pub(crate) struct Request {
 
 /// The script of `seed`, about `steps` long.
 pub(crate) fn generate(seed: u64, steps: usize) -> Vec<Step> {
-    let mut maker = Maker { rng: Rng::new(seed) };
+    let mut maker = Maker { rng: Rng::new(seed), has_quota: false };
     let mut script: Vec<Step> = (0..SLOTS).map(|slot| maker.connect(slot)).collect();
-    script.push(Step::Send { slot: 0, requests: vec![plain_create("/o"), plain_create("/o/a")] });
+    script.push(maker.send(0, vec![plain_create("/o"), plain_create("/o/a")]));
     script.extend((0..steps).map(|_| maker.step()));
     script
 }
@@ -76,6 +76,7 @@ fn plain_create(path: &str) -> Request {
 
 struct Maker {
     rng: Rng,
+    has_quota: bool,
 }
 
 impl Maker {
@@ -91,15 +92,32 @@ impl Maker {
             6..=7 => Step::Drop { slot },
             8 => Step::Close { slot },
             9 => Step::Raw { slot, bytes: self.not_a_request() },
-            10..=11 => Step::Send { slot, requests: self.quota() },
+            10..=11 => {
+                self.has_quota = true;
+                let requests = self.quota();
+                self.send(slot, requests)
+            }
             12 => Step::Fatal { slot, request: self.fatal() },
-            13..=16 => Step::Send { slot, requests: vec![self.auth()] },
+            13..=16 => {
+                let requests = vec![self.auth()];
+                self.send(slot, requests)
+            }
             17..=40 => {
                 let count = 2 + self.rng.below(8);
-                Step::Send { slot, requests: (0..count).map(|_| self.request()).collect() }
+                let requests = (0..count).map(|_| self.request()).collect();
+                self.send(slot, requests)
             }
-            _ => Step::Send { slot, requests: vec![self.request()] },
+            _ => {
+                let requests = vec![self.request()];
+                self.send(slot, requests)
+            }
         }
+    }
+
+    /// ZooKeeper checks a quota against what is applied already, not against what is under way, so whether a write
+    /// passes depends on how fast the ones before it went: with a quota requests go one by one.
+    fn send(&self, slot: usize, requests: Vec<Request>) -> Step {
+        Step::Send { slot, requests, together: !self.has_quota }
     }
 
     fn connect(&mut self, slot: usize) -> Step {
@@ -202,7 +220,8 @@ impl Maker {
         let mut path = self.path();
         let flags = match kind {
             op::CREATE_TTL => self.pick(&[5, 5, 5, 6, 6, 0, 9]),
-            op::CREATE_CONTAINER => self.pick(&[4, 4, 4, 4, 0, 1]),
+            // With an ephemeral flag ZooKeeper refuses children while the create is under way and takes them after.
+            op::CREATE_CONTAINER => self.pick(&[4, 4, 4, 4, 0]),
             _ => self.pick(&[0, 0, 0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 8]),
         };
         if matches!(flags, 2 | 3 | 6) {
@@ -381,8 +400,8 @@ impl Maker {
                 2 => self.set_data(),
                 _ => self.request(),
             };
-            // A TTL create with a turned bit can stop a real ZooKeeper for good, see `create_parts`.
-            let is_harmless = request.op != op::CREATE_TTL;
+            // With a turned bit these can become what `create_parts` avoids.
+            let is_harmless = !matches!(request.op, op::CREATE_TTL | op::CREATE_CONTAINER);
             if is_harmless && !request.body.is_empty() && request.zxids_back.is_none() {
                 break request;
             }
