@@ -1,0 +1,3 @@
+//! Every four-letter word, parsed field by field.
+#[test]
+fn x() {}
