@@ -1,0 +1,111 @@
+//! `mntr`: `zk_<key>\t<value>` lines. Only what is measured is listed; ZooKeeper's other keys are absent, never a made-up zero.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::super::stats::{Histogram, ServerStats, Summary};
+use super::text::{Text, java_double};
+use super::view::{Mode, ServerView};
+use super::{full_version, mean_ms};
+
+/// Appends all lines.
+pub(super) fn mntr(view: &dyn ServerView, out: &mut Text<'_>) {
+    put(out, "version", full_version());
+    put(out, "server_state", view.mode().name());
+    gauges(view, out);
+    counters(view.stats(), out);
+    summaries(view.stats(), out);
+}
+
+fn put(out: &mut Text<'_>, key: &str, value: impl std::fmt::Display) {
+    out.line(format_args!("zk_{key}\t{value}"));
+}
+
+fn gauges(view: &dyn ServerView, out: &mut Text<'_>) {
+    let (stats, tree) = (view.stats(), view.tree());
+    let latency = &stats.latency_us;
+    put(out, "avg_latency", mean_ms(latency.mean()));
+    put(out, "max_latency", latency.max() / 1_000);
+    put(out, "min_latency", latency.min() / 1_000);
+    put(out, "packets_received", load(&stats.packets_received));
+    put(out, "packets_sent", load(&stats.packets_sent));
+    put(out, "num_alive_connections", view.connection_count());
+    put(out, "outstanding_requests", view.outstanding());
+    put(out, "uptime", view.uptime_ms());
+    put(out, "znode_count", tree.nodes);
+    put(out, "watch_count", tree.watches);
+    put(out, "ephemerals_count", tree.ephemerals);
+    put(out, "approximate_data_size", tree.data_bytes);
+    put(out, "global_sessions", tree.sessions);
+    put(out, "local_sessions", 0);
+    let (open, limit) = view.file_descriptors();
+    put(out, "open_file_descriptor_count", open);
+    put(out, "max_file_descriptor_count", i64::try_from(limit).unwrap_or(i64::MAX));
+    put(out, "connection_drop_probability", java_double(0.0));
+    let (last, min, max) = stats.response_size.get();
+    put(out, "last_client_response_size", last);
+    put(out, "max_client_response_size", max);
+    put(out, "min_client_response_size", min);
+    put(out, "outstanding_tls_handshake", 0);
+    put(out, "auth_failed_count", load(&stats.auth_failed));
+    put(out, "non_mtls_remote_conn_count", 0);
+    put(out, "non_mtls_local_conn_count", 0);
+    if view.mode() == Mode::Leader {
+        let (last, min, max) = stats.proposal_size.get();
+        put(out, "last_proposal_size", last);
+        put(out, "max_proposal_size", max);
+        put(out, "min_proposal_size", min);
+    }
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Relaxed)
+}
+
+fn counters(stats: &ServerStats, out: &mut Text<'_>) {
+    for (key, counter) in [
+        ("bytes_received_count", &stats.bytes_received),
+        ("response_bytes", &stats.response_bytes),
+        ("watch_bytes", &stats.watch_bytes),
+        ("connection_request_count", &stats.connections_accepted),
+        ("connection_drop_count", &stats.connections_dropped),
+        ("connection_rejected", &stats.connections_rejected),
+        ("sessionless_connections_expired", &stats.sessionless_expired),
+        ("stale_sessions_expired", &stats.sessions_expired),
+        ("proposal_count", &stats.proposals),
+        ("commit_count", &stats.commits),
+        ("snapshot_error_count", &stats.snapshot_errors),
+        ("ttl_node_created_count", &stats.ttl_nodes_created),
+        ("ttl_node_deleted_count", &stats.ttl_nodes_deleted),
+        ("fsync_threshold_exceed_count", &stats.fsync_threshold_exceeded),
+    ] {
+        put(out, key, load(counter));
+    }
+}
+
+fn summaries(stats: &ServerStats, out: &mut Text<'_>) {
+    summary(out, "readlatency", &stats.read_latency_us, 1_000, true);
+    summary(out, "updatelatency", &stats.update_latency_us, 1_000, true);
+    summary(out, "fsynctime", &stats.fsync_us, 1_000, false);
+    summary(out, "snapshottime", &stats.snapshot_us, 1_000, false);
+    summary(out, "sync_processor_batch_size", &stats.batch_size, 1, false);
+    let watches = ["node_created", "node_deleted", "node_changed", "node_children"];
+    for (name, fired) in watches.iter().zip(&stats.watches_fired) {
+        summary(out, &format!("{name}_watch_count"), fired, 1, false);
+    }
+}
+
+/// One of ZooKeeper's summaries; `unit` divides what is recorded, so that microseconds come out as its milliseconds.
+fn summary(out: &mut Text<'_>, name: &str, histogram: &Histogram, unit: u64, percentiles: bool) {
+    let Summary { count, sum, min, max, p50, p95, p99, p999 } = histogram.summary();
+    let mean = if count == 0 { 0.0 } else { sum as f64 / count as f64 / unit as f64 };
+    put(out, &format!("avg_{name}"), java_double((mean * 10_000.0).round() / 10_000.0));
+    let values = [("min", min), ("max", max), ("cnt", count * unit), ("sum", sum)];
+    for (key, value) in values {
+        put(out, &format!("{key}_{name}"), value / unit);
+    }
+    if percentiles {
+        for (key, value) in [("p50", p50), ("p95", p95), ("p99", p99), ("p999", p999)] {
+            put(out, &format!("{key}_{name}"), value / unit);
+        }
+    }
+}
