@@ -174,3 +174,23 @@ fn a_crash_while_truncating_never_takes_one_below_and_is_finished_by_doing_it_ag
         },
     );
 }
+
+#[test]
+fn a_snapshot_seen_after_a_kill_survives_the_next_power_cut() {
+    let start = with_snapshots(&[5]);
+    let mut seen = 0;
+    for op in 0..12 {
+        let disk = start.fork();
+        disk.crash_at(start.ops() + op);
+        let _ = open(&disk).and_then(|store| write(&store, 9, 0));
+        let restarted = disk.after_kill();
+        let zxids = open(&restarted).expect("no fault").zxids().expect("open");
+        seen += zxids.len() - 1;
+        restarted.for_each_image(RANDOM_IMAGES, op, |image| {
+            let store = open(&image).expect("no fault");
+            assert_eq!(store.zxids().expect("open"), zxids);
+            check_all(&store, &zxids);
+        });
+    }
+    assert!(seen > 0);
+}

@@ -53,7 +53,9 @@ pub struct Newest {
 }
 
 impl SnapshotStore {
-    /// Opens the store of `dir`, created when missing; temporary files of snapshots that were never finished are removed.
+    /// Opens the store of `dir`, created when missing; temporary files of snapshots that were never finished are removed. The
+    /// names found are durable when this returns: a process killed just before it synced them may have left one that is not,
+    /// and the log must not be purged on its word.
     pub fn open(vfs: Arc<dyn Vfs>, dir: &Path) -> Result<SnapshotStore, SnapshotError> {
         create_dir_durable(&*vfs, dir)?;
         let store = SnapshotStore { vfs, dir: dir.to_owned() };
@@ -62,6 +64,7 @@ impl SnapshotStore {
                 store.vfs.remove(&dir.join(name))?;
             }
         }
+        store.vfs.sync_dir(dir)?;
         Ok(store)
     }
 

@@ -105,14 +105,3 @@ impl Choose for Exhaustive {
         chosen
     }
 }
-
-/// Counts the cases that [`Exhaustive`] would see if no choice depended on another: an upper bound in practice.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Counting(pub(super) u64);
-
-impl Choose for Counting {
-    fn choose(&mut self, options: usize) -> usize {
-        self.0 = self.0.saturating_mul(options as u64);
-        options - 1
-    }
-}

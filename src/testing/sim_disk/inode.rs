@@ -271,10 +271,22 @@ impl Inode {
         self.unsynced.len()
     }
 
-    fn choose_size(&self, chooser: &mut dyn Choose) -> u64 {
+    /// Upper bound of the number of contents that a power cut can leave.
+    pub(super) fn image_count_max(&self) -> u64 {
+        let sectors = self.unsynced.values().filter(|u| u.fate != Fate::Lost);
+        let choices = sectors.map(|u| u.superseded.len() as u64 + 2);
+        choices.fold(self.size_options().len() as u64, u64::saturating_mul)
+    }
+
+    fn size_options(&self) -> Vec<u64> {
         let mut options = vec![self.durable.size];
         options.extend(self.sizes_superseded.iter().copied().chain([self.live.size]));
         options.dedup();
+        options
+    }
+
+    fn choose_size(&self, chooser: &mut dyn Choose) -> u64 {
+        let options = self.size_options();
         options[chooser.choose(options.len())]
     }
 

@@ -142,6 +142,12 @@ impl Names {
         found
     }
 
+    /// Upper bound of the number of ways in which the unsynced changes can survive.
+    pub(super) fn image_count_max(&self) -> u64 {
+        let changes: usize = self.dirs.values().map(|dir| dir.unsynced.len()).sum();
+        1u64.checked_shl(changes as u32).unwrap_or(u64::MAX)
+    }
+
     /// The directories after a power cut, by `chooser`, and the inodes that still have a name.
     pub(super) fn after_crash(&self, chooser: &mut dyn Choose) -> (Names, BTreeSet<u64>) {
         let mut image = Names { dirs: BTreeMap::new(), next_dir: self.next_dir };

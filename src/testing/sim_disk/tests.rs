@@ -258,6 +258,15 @@ fn forks_do_not_see_each_other() {
 }
 
 #[test]
+fn the_bound_counts_files_whose_removal_may_be_lost() {
+    let disk = disk();
+    create(&disk, "a", &[1; 64 * SECTOR_BYTES]);
+    disk.remove(&path("a")).unwrap();
+    assert_eq!(disk.image_count_max(), u64::MAX, "created, not removed, and torn in 2^64 ways");
+    assert_eq!(disk.for_each_image(10, 1, drop), 12);
+}
+
+#[test]
 fn one_seed_gives_one_image_and_many_seeds_give_many() {
     let disk = disk();
     let file = create_durable(&disk, "a", &[0; 64 * SECTOR_BYTES]);
