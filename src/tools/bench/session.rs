@@ -183,3 +183,104 @@ pub(super) fn put_bare(out: &mut Vec<u8>, xid: i32, op: OpCode) {
     out.put_int(op.to_i32());
     reply::end(out, mark);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Zxid;
+    use crate::tools::bench::plan::Shape;
+    use crate::tools::bench::stats::{Totals, Window};
+    use crate::tools::bench::workload::Workload;
+    use crate::wire::reply::EventType;
+    use crate::wire::{ErrorCode, Stat};
+
+    struct Bench {
+        session: Session,
+        rec: Recorder,
+        templates: Templates,
+    }
+
+    impl Bench {
+        /// A session with a get and a set in flight, due at 10 and 20 ns.
+        fn new() -> Bench {
+            let workload = Workload::Watch;
+            let shape = Shape { workload, size: 0, keys: 1, multi_ops: 1, writes_percent: 0 };
+            let mut session = Session::new(2);
+            session.state = State::Handshake;
+            for (kind, due_ns) in [(Kind::GetWatch, 10), (Kind::Set, 20)] {
+                let xid = session.next_xid();
+                session.in_flight.push_back(Slot { due_ns, xid, kind });
+            }
+            let window = Window { from_ns: 0, until_ns: u64::MAX };
+            let rec = Recorder::new(workload.kinds(), window, 0);
+            Bench { session, rec, templates: Templates::new("/p", &shape) }
+        }
+
+        fn take(&mut self, now_ns: u64, put: impl FnOnce(&mut Vec<u8>)) -> Result<(), Broken> {
+            let mut out = Vec::new();
+            put(&mut out);
+            self.session.on_frame(&out[4..], now_ns, &mut self.rec, &self.templates)
+        }
+
+        fn ready(mut self) -> Bench {
+            self.take(0, |out| reply::put_connect(out, 4000, 77, &[5; 16], Some(false))).unwrap();
+            self
+        }
+
+        fn totals(self) -> Totals {
+            self.rec.finish()
+        }
+    }
+
+    fn put_data(out: &mut Vec<u8>, xid: i32) {
+        let mark = reply::begin(out);
+        reply::put_header(out, xid, Zxid(1), ErrorCode::Ok);
+        out.put_buffer(Some(b""));
+        Stat::default().put(out);
+        reply::end(out, mark);
+    }
+
+    #[test]
+    fn the_first_frame_makes_a_session_or_refuses_it() {
+        let bench = Bench::new().ready();
+        assert_eq!((bench.session.id, bench.session.state), (77, State::Ready));
+        assert_eq!((bench.session.timeout_ms, bench.session.password), (4000, [5; 16]));
+        let refused = Bench::new().take(0, |out| reply::put_connect(out, 0, 0, &[0; 16], None));
+        assert!(matches!(refused, Err(Broken::Refused)), "{refused:?}");
+        let cut = Bench::new().take(0, |out| reply::put_empty(out, 0, Zxid(0), ErrorCode::Ok));
+        assert!(cut.is_err());
+    }
+
+    #[test]
+    fn an_event_counts_from_the_set_that_fires_it_and_a_ping_answers_nobody() {
+        let mut bench = Bench::new().ready();
+        bench.take(1_000_000, |out| put_data(out, 1)).unwrap();
+        bench.take(2_000_020, |out| reply::put_event(out, 1, EventType::NodeDataChanged, "/a")).unwrap();
+        bench.take(2_500_000, |out| reply::put_empty(out, reply::XID_PING, Zxid(1), ErrorCode::Ok)).unwrap();
+        bench.take(3_000_020, |out| reply::put_stat(out, 2, Zxid(1), &Stat::default())).unwrap();
+        assert!(bench.session.in_flight.is_empty());
+        let totals = bench.totals();
+        assert_eq!((totals.completed, totals.events), (2, 1));
+        let event_ns = totals.event_latency.unwrap().max();
+        assert!(event_ns.abs_diff(2_000_000) < 2_000, "{event_ns}");
+    }
+
+    #[test]
+    fn a_reply_out_of_order_or_unasked_for_breaks_the_connection() {
+        let mut bench = Bench::new().ready();
+        let early = bench.take(1, |out| put_data(out, 2));
+        assert!(matches!(early, Err(Broken::Order { found: 2, expected: Some(1) })), "{early:?}");
+        bench.session.in_flight.clear();
+        let unasked = bench.take(1, |out| put_data(out, 1));
+        assert!(matches!(unasked, Err(Broken::Order { found: 1, expected: None })), "{unasked:?}");
+        let short = bench.take(1, |out| out.extend_from_slice(&[0; 10]));
+        assert!(matches!(short, Err(Broken::Short(6))), "{short:?}");
+    }
+
+    #[test]
+    fn request_numbers_stay_positive() {
+        let mut session = Session::new(1);
+        session.xid = i32::MAX - 1;
+        assert_eq!([session.next_xid(), session.next_xid(), session.next_xid()], [i32::MAX, 1, 2]);
+    }
+}
