@@ -1,5 +1,7 @@
 //! The subtree a run works in: built before, removed after (B4).
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -11,6 +13,8 @@ use super::workload::{Workload, dir};
 use crate::wire::jute::{PutJute, Reader};
 use crate::wire::{ErrorCode, OpCode};
 
+/// Pause before a session for cleaning up is tried for again.
+const RETRY_EVERY: Duration = Duration::from_millis(100);
 const NODE_EXISTS: i32 = ErrorCode::NodeExists.to_i32();
 const NO_NODE: i32 = ErrorCode::NoNode.to_i32();
 
@@ -106,7 +110,7 @@ fn create_leaves(
 
 /// Removes the subtree: the prefix, its directories, their leaves. What is not there any more is fine.
 pub(super) fn remove(plan: &Plan, stop: &Stop) -> anyhow::Result<()> {
-    let mut client = Client::connect(&plan.hosts, plan.timeout)?;
+    let mut client = connect_again(plan, stop)?;
     let bar = progress("cleaning up", 0);
     for name in children(&mut client, &plan.prefix)? {
         let parent = format!("{}/{name}", plan.prefix);
@@ -128,6 +132,18 @@ pub(super) fn remove(plan: &Plan, stop: &Stop) -> anyhow::Result<()> {
     bar.finish_and_clear();
     client.close();
     accept(code, &[0, NO_NODE], "delete the prefix")
+}
+
+/// A session, tried for as long as `--timeout`: the run may have ended in the middle of a failover.
+fn connect_again(plan: &Plan, stop: &Stop) -> anyhow::Result<Client> {
+    let deadline = Instant::now() + plan.timeout;
+    loop {
+        match Client::connect(&plan.hosts, plan.timeout) {
+            Ok(client) => return Ok(client),
+            Err(e) if stop.is_urgent() || Instant::now() >= deadline => return Err(e),
+            Err(_) => std::thread::park_timeout(RETRY_EVERY),
+        }
+    }
 }
 
 fn children(client: &mut Client, path: &str) -> anyhow::Result<Vec<String>> {
