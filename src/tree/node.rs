@@ -140,6 +140,14 @@ impl Node {
         self.cversion
     }
 
+    pub(super) const fn czxid(&self) -> i64 {
+        self.czxid
+    }
+
+    pub(super) const fn mzxid(&self) -> i64 {
+        self.mzxid
+    }
+
     pub(super) const fn pzxid(&self) -> i64 {
         self.pzxid
     }
