@@ -506,3 +506,6 @@ impl Tree {
         self.watches.lock().pairs(show);
     }
 }
+
+#[cfg(test)]
+mod tests;
