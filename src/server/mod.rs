@@ -221,8 +221,3 @@ impl Server {
 fn spawn(name: &str, f: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(f).with_context(|| format!("cannot start thread {name}"))
 }
-//! The shell: tokio, threads, sockets, configuration.
-
-pub mod config;
-pub mod fourletter;
-pub mod stats;

@@ -23,6 +23,9 @@ use crate::tree::Image;
 /// Bytes of nodes encoded under one hold of the tree's lock: about 100 µs. A chunk of the file is made of several.
 const LOCKED_BYTES: usize = 64 << 10;
 
+/// Pause between two snapshots: at hundreds of thousands of writes per second `snapCount` alone would ask for several per second.
+const PAUSE: Duration = Duration::from_secs(2);
+
 /// Pause after a failed attempt.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -112,7 +115,10 @@ impl Snapshots {
     fn ended(&self, file_bytes: Option<u64>) {
         let mut state = self.state.lock();
         match file_bytes {
-            Some(bytes) => state.last_snapshot_bytes = bytes,
+            Some(bytes) => {
+                state.last_snapshot_bytes = bytes;
+                state.not_before = Some(Instant::now() + PAUSE);
+            }
             None => {
                 state.not_before = Some(Instant::now() + RETRY);
                 // What was counted before `began` is lost: the next attempt counts as due once the pause is over.

@@ -12,6 +12,10 @@ use crate::storage::snapshot::{self, LEVEL_DEFAULT, SnapshotMeta, SnapshotStore}
 use crate::storage::superblock::{self, SuperblockStore};
 use crate::storage::vfs::{OpenMode, Vfs};
 
+pub use super::fuzz_log::*;
+pub use super::fuzz_node::*;
+pub use super::fuzz_wire::*;
+
 const DIR: &str = "/data";
 const SUPERBLOCK_COPY_BYTES: usize = 4_096;
 

@@ -2,7 +2,8 @@
 
 pub mod fuzz;
 pub mod fuzz_log;
+pub mod fuzz_node;
+pub mod fuzz_wire;
 pub mod log_model;
 pub mod sim_disk;
-pub mod fuzz_node;
 pub mod world;

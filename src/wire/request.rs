@@ -337,10 +337,7 @@ impl<'a> MultiOps<'a> {
             let op = OpCode::from_i32(header.op).filter(|op| kind.allows(*op));
             let op = op.ok_or(JuteError::Value { at, value: header.op })?;
             if let Request::Create(create) = Request::read_from(op, r)? {
-                // A flag that no CreateMode has spoils the whole frame here, unlike in a create of its own.
-                if !(0..=6).contains(&create.flags) {
-                    return Err(JuteError::Value { at, value: create.flags });
-                }
+                check_create_in_multi(op, &create, at)?;
             }
             count += 1;
         }
@@ -358,14 +355,39 @@ impl<'a> MultiOps<'a> {
         self.count == 0
     }
 
-    /// The operations in order.
+    /// The operations in order, each with what it comes to: its own op code, but for creates that the flags make something else.
     pub fn iter(&self) -> impl Iterator<Item = (OpCode, Request<'a>)> + use<'a> {
         let mut r = Reader::new(self.raw);
         (0..self.count).map(move |_| {
             let header = MultiHeader::read(&mut r).expect("checked when the multi was read");
             let op = OpCode::from_i32(header.op).expect("checked when the multi was read");
-            (op, Request::read_from(op, &mut r).expect("checked when the multi was read"))
+            let request = Request::read_from(op, &mut r).expect("checked when the multi was read");
+            (op_in_multi(op, &request), request)
         })
+    }
+}
+
+/// The flag of container nodes.
+const FLAG_CONTAINER: i32 = 4;
+/// The flags of TTL nodes.
+const FLAGS_TTL: std::ops::RangeInclusive<i32> = 5..=6;
+
+/// In a multi a flag that does not go with the operation spoils the whole frame, where a create of its own is answered with
+/// `BadArguments`; createTTL alone takes any flag (ZooKeeper 3.9's `MultiOperationRecord`).
+fn check_create_in_multi(op: OpCode, create: &CreateRequest<'_>, at: usize) -> Result<(), JuteError> {
+    if op == OpCode::CreateTtl || (0..=FLAG_CONTAINER).contains(&create.flags) {
+        Ok(())
+    } else {
+        Err(JuteError::Value { at, value: create.flags })
+    }
+}
+
+/// In a multi the flags decide what is made: a container by its flag, no TTL node without one of theirs.
+fn op_in_multi(op: OpCode, request: &Request<'_>) -> OpCode {
+    match request {
+        Request::Create(create) if create.flags == FLAG_CONTAINER => OpCode::CreateContainer,
+        Request::Create(create) if op == OpCode::CreateTtl && !FLAGS_TTL.contains(&create.flags) => OpCode::Create,
+        _ => op,
     }
 }
 
