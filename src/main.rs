@@ -1,3 +1,103 @@
 //! `zabra`: the command line. Parses arguments, hands over to [`zabra::tools`], and turns the result into an exit code.
 
-fn main() {}
+use std::io::{self, Write};
+use std::process::exit;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use zabra::server::config::ConfigError;
+use zabra::server::fourletter::VERSION;
+use zabra::tools::{self, InspectArgs, Verdict};
+
+/// A tool found damage, or something failed.
+const EXIT_FAILED: i32 = 1;
+/// The command line or the configuration is wrong. clap uses the same number.
+const EXIT_USAGE: i32 = 2;
+
+const EXIT_CODES: &str = "Exit codes:
+  0  fine; a server that was asked to stop
+  1  damage was found, or something failed
+  2  the command line or the configuration is wrong";
+
+const LOG_HELP: &str = "Examples:
+  zabra log verify ./zabra-data
+  zabra log dump ./zabra-data | tail
+  zabra log dump --json ./zabra-data/zabra/log | jq 'select(.path == \"/a\")'
+
+Reads only. A running server may write while you look: the end can then be reported as torn.";
+
+const SNAPSHOT_HELP: &str = "Examples:
+  zabra snapshot verify ./zabra-data
+  zabra snapshot dump ./zabra-data/zabra/snapshot.0000000000000005
+
+Reads only. For a directory, `dump` takes the newest snapshot and `verify` all of them.";
+
+/// A coordination server that every ZooKeeper client uses unchanged
+#[derive(Debug, Parser)]
+#[command(name = "zabra", version = VERSION, after_help = EXIT_CODES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a server in the foreground
+    Serve(tools::serve::ServeArgs),
+    /// Load a server and report throughput and latency
+    Bench(tools::bench::BenchArgs),
+    /// Look into a transaction log
+    #[command(subcommand, after_help = LOG_HELP)]
+    Log(Inspect),
+    /// Look into snapshots
+    #[command(subcommand, after_help = SNAPSHOT_HELP)]
+    Snapshot(Inspect),
+}
+
+/// The two ways of looking.
+#[derive(Debug, Subcommand)]
+enum Inspect {
+    /// Print everything that is in it, then whether it is good
+    Dump(InspectArgs),
+    /// Read everything and say whether it is good; exit code 1 when it is not
+    Verify(InspectArgs),
+}
+
+fn run(command: Command) -> anyhow::Result<Verdict> {
+    match command {
+        Command::Serve(args) => tools::serve::run(&args).map(|()| Verdict::Fine),
+        Command::Bench(args) => tools::bench::run(args).map(|()| Verdict::Fine),
+        Command::Log(what) => inspect(what, tools::log::dump, tools::log::verify),
+        Command::Snapshot(what) => inspect(what, tools::snapshot::dump, tools::snapshot::verify),
+    }
+}
+
+type Tool = fn(&InspectArgs, &mut dyn Write) -> anyhow::Result<Verdict>;
+
+fn inspect(what: Inspect, dump: Tool, verify: Tool) -> anyhow::Result<Verdict> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match what {
+        Inspect::Dump(args) => dump(&args, &mut out),
+        Inspect::Verify(args) => verify(&args, &mut out),
+    }
+}
+
+/// Logs go to standard error; `RUST_LOG` chooses how much.
+fn start_logging() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+}
+
+fn main() {
+    start_logging();
+    match run(Cli::parse().command) {
+        Ok(Verdict::Fine) => {}
+        Ok(Verdict::Damaged) => exit(EXIT_FAILED),
+        Err(error) => {
+            // Each problem of a configuration stands on a line of its own.
+            eprintln!("zabra: {error:#}");
+            let usage = error.downcast_ref::<ConfigError>().is_some();
+            exit(if usage { EXIT_USAGE } else { EXIT_FAILED });
+        }
+    }
+}

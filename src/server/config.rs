@@ -41,8 +41,11 @@ pub const LOG_SEGMENT_BYTES_MIN: u64 = 4 << 20;
 /// Largest log segment: recovery holds its index in memory, and a purge frees a whole segment at a time.
 pub const LOG_SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
-/// Log segment by default: ZooKeeper's `preAllocSize`.
-pub const LOG_SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
+/// Log segment by default: the storage layer's, which is also ZooKeeper's `preAllocSize`.
+pub const LOG_SEGMENT_BYTES_DEFAULT: u64 = crate::storage::log::SEGMENT_BYTES_DEFAULT;
+
+/// Segments are whole pages.
+const LOG_SEGMENT_BYTES_STEP: u64 = 4_096;
 
 /// What one segment holds beside its largest record: headers, and what the server adds to a client's frame.
 const LOG_SEGMENT_BYTES_SPARE: u64 = 64 << 10;
@@ -127,18 +130,18 @@ pub struct Reaper {
 /// How the active log segment is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogRegion {
-    /// Stores through a mapping, then msync or fdatasync.
+    /// Stores through a mapping, then a flush.
     Mapped,
-    /// `pwrite`, then fdatasync.
+    /// `pwrite`, then a flush.
     Pwrite,
 }
 
 /// The transaction log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogConfig {
-    /// `None`: the storage layer's own choice.
+    /// How segments are written; `None`: the storage layer's own choice.
     pub region: Option<LogRegion>,
-    /// Size of a segment, preallocated in full.
+    /// Size of a segment, preallocated in full; a multiple of 4096.
     pub segment_bytes: u64,
     /// A flush that takes longer is logged as a warning.
     pub flush_warning_ms: u64,

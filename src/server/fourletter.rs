@@ -10,7 +10,7 @@
 mod mntr;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 mod view;
 mod whitelist;
 mod word;
@@ -25,11 +25,14 @@ pub use view::{
 pub use whitelist::Whitelist;
 pub use word::Word;
 
-/// The ZooKeeper release whose behaviour Zabra follows.
+/// The ZooKeeper release whose behaviour Zabra follows; `VERSION` says it to people.
 pub const COMPATIBLE_WITH: &str = "3.9.5";
 
 /// Zabra's own version.
 pub const ZABRA_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Both, for people: what `zabra --version` prints.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (compatible with ZooKeeper 3.9.5)");
 
 /// When this version was released; ZooKeeper prints a build date, and some programs expect one.
 const BUILT_ON: &str = "2026-11-21 00:00 UTC";

@@ -12,7 +12,8 @@ use super::servers::{self, ServerLine};
 use super::settings::Settings;
 use super::{
     Config, LOG_SEGMENT_BYTES_DEFAULT, LOG_SEGMENT_BYTES_MAX, LOG_SEGMENT_BYTES_MIN, LOG_SEGMENT_BYTES_SPARE,
-    Limits, ListenAddress, Loaded, LogConfig, LogRegion, ReadFile, Reaper, Retention, Secret, SnapshotConfig,
+    LOG_SEGMENT_BYTES_STEP, Limits, ListenAddress, Loaded, LogConfig, LogRegion, ReadFile, Reaper, Retention,
+    Secret, SnapshotConfig,
 };
 
 /// Without a file.
@@ -268,9 +269,10 @@ fn reaper(s: &Settings) -> Reaper {
 }
 
 fn log(s: &mut Settings, frame_bytes_max: usize) -> LogConfig {
-    let region = s
-        .text("zabra.log.region")
-        .map(|text| if text.eq_ignore_ascii_case("mapped") { LogRegion::Mapped } else { LogRegion::Pwrite });
+    let pick = |text: &str| {
+        if text.eq_ignore_ascii_case("mapped") { LogRegion::Mapped } else { LogRegion::Pwrite }
+    };
+    let region = s.text("zabra.log.region").map(pick);
     let flush_warning_ms = s.int("fsync.warningthresholdms", 1_000).unsigned_abs();
     LogConfig { region, segment_bytes: segment_bytes(s, frame_bytes_max), flush_warning_ms }
 }
@@ -281,14 +283,17 @@ fn segment_bytes(s: &mut Settings, frame_bytes_max: usize) -> u64 {
     let exact = "zabra.log.segmentBytes";
     if s.text(exact).is_some() {
         let bytes = s.int(exact, 0).unsigned_abs();
-        if bytes < needed {
-            let expected = format!("{needed} or more, so that a frame of jute.maxbuffer fits");
+        if bytes < needed || !bytes.is_multiple_of(LOG_SEGMENT_BYTES_STEP) {
+            let step = LOG_SEGMENT_BYTES_STEP;
+            let expected =
+                format!("a multiple of {step}, {needed} or more so that a frame of jute.maxbuffer fits");
             s.wrong(s.origin(exact), exact, Some(&bytes.to_string()), &expected);
         }
         return bytes;
     }
     let asked = s.int("preAllocSize", (LOG_SEGMENT_BYTES_DEFAULT >> 10) as i64).unsigned_abs() << 10;
     let bytes = asked.clamp(LOG_SEGMENT_BYTES_MIN.max(needed), LOG_SEGMENT_BYTES_MAX);
+    let bytes = bytes.next_multiple_of(LOG_SEGMENT_BYTES_STEP);
     if bytes != asked {
         let text = format!("log segments have {} KiB instead of {}", bytes >> 10, asked >> 10);
         s.warn(s.origin("preAllocSize"), "preAllocSize", text);

@@ -434,7 +434,7 @@ pub(crate) const KEYS: &[Key] = &[
     inert(Zk, "root.logger", Text, "what is logged is chosen with the environment variable RUST_LOG"),
     // Zabra's own.
     honoured(Zabra, "zabra.workers", Int(1, 1_024, "threads")),
-    honoured(Zabra, "zabra.log.region", OneOf(&["mapped", "pwrite"])),
+    honoured(Zabra, "zabra.log.region", OneOf(&["pwrite", "mapped"])),
     honoured(
         Zabra,
         "zabra.log.segmentBytes",

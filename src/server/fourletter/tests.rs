@@ -193,6 +193,7 @@ fn the_version_is_what_programs_parse() {
     assert!(version[digits.len()..].starts_with("-zabra-"), "{version}");
     assert!(envi.contains(&format!("zabra.version={ZABRA_VERSION}\n")));
     assert!(envi.starts_with("Environment:\n"));
+    assert_eq!(VERSION, format!("{ZABRA_VERSION} (compatible with ZooKeeper {COMPATIBLE_WITH})"));
 }
 
 #[test]

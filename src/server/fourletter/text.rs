@@ -4,7 +4,7 @@ use std::fmt::{Arguments, Write as _};
 use std::ops::ControlFlow;
 
 /// Text appended to a buffer until a bound is reached; then one line says so and nothing more goes in.
-pub(super) struct Text<'a> {
+pub(crate) struct Text<'a> {
     out: &'a mut Vec<u8>,
     end: usize,
     cut: bool,
@@ -90,6 +90,15 @@ pub(super) fn java_date(ms: i64) -> String {
     format!("{weekday} {} {day:02} {h:02}:{m:02}:{s:02} UTC {year}", MONTHS[month - 1])
 }
 
+/// `2026-11-21T09:31:12.000Z`.
+pub(crate) fn utc(ms: i64) -> String {
+    let seconds = ms.div_euclid(1_000);
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = civil(days);
+    let (h, m, s) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{:03}Z", ms.rem_euclid(1_000))
+}
+
 /// Year, month from 1, day from 1 of a day counted from 1970 (Hinnant's `civil_from_days`).
 fn civil(days: i64) -> (i64, usize, i64) {
     let z = days + 719_468;
@@ -131,6 +140,9 @@ mod tests {
         assert_eq!(java_date(0), "Thu Jan 01 00:00:00 UTC 1970");
         assert_eq!(java_date(951_827_696_000), "Tue Feb 29 12:34:56 UTC 2000");
         assert_eq!(java_date(1_795_253_472_999), "Sat Nov 21 09:31:12 UTC 2026");
+        assert_eq!(utc(1_795_253_472_999), "2026-11-21T09:31:12.999Z");
+        // Any number may stand in a damaged record.
+        assert!(utc(i64::MIN).ends_with('Z') && utc(i64::MAX).ends_with('Z'));
         assert_eq!(java_date(-1), "Wed Dec 31 23:59:59 UTC 1969");
     }
 
