@@ -1,6 +1,6 @@
 //! `zabra`: the command line. Parses arguments, hands over to [`zabra::tools`], and turns the result into an exit code.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::exit;
 
 use clap::{Parser, Subcommand};
@@ -45,7 +45,7 @@ enum Command {
     /// Run a server in the foreground
     Serve(tools::serve::ServeArgs),
     /// Load a server and report throughput and latency
-    Bench(tools::bench::BenchArgs),
+    Bench(Box<tools::bench::BenchArgs>),
     /// Look into a transaction log
     #[command(subcommand, after_help = LOG_HELP)]
     Log(Inspect),
@@ -66,7 +66,7 @@ enum Inspect {
 fn run(command: Command) -> anyhow::Result<Verdict> {
     match command {
         Command::Serve(args) => tools::serve::run(&args).map(|()| Verdict::Fine),
-        Command::Bench(args) => tools::bench::run(args).map(|()| Verdict::Fine),
+        Command::Bench(args) => tools::bench::run(*args).map(|()| Verdict::Fine),
         Command::Log(what) => inspect(what, tools::log::dump, tools::log::verify),
         Command::Snapshot(what) => inspect(what, tools::snapshot::dump, tools::snapshot::verify),
     }
@@ -85,7 +85,9 @@ fn inspect(what: Inspect, dump: Tool, verify: Tool) -> anyhow::Result<Verdict> {
 /// Logs go to standard error; `RUST_LOG` chooses how much.
 fn start_logging() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).init();
+    let colours = io::stderr().is_terminal();
+    let format = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
+    format.with_target(false).init();
 }
 
 fn main() {

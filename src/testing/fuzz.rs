@@ -12,6 +12,7 @@ use crate::storage::snapshot::{self, LEVEL_DEFAULT, SnapshotMeta, SnapshotStore}
 use crate::storage::superblock::{self, SuperblockStore};
 use crate::storage::vfs::{OpenMode, Vfs};
 
+pub use super::fuzz_config::*;
 pub use super::fuzz_log::*;
 pub use super::fuzz_node::*;
 pub use super::fuzz_wire::*;

@@ -1,6 +1,7 @@
 //! Simulated disk and clock, models, oracles and fuzz entry points. Never part of a user's build.
 
 pub mod fuzz;
+pub mod fuzz_config;
 pub mod fuzz_log;
 pub mod fuzz_node;
 pub mod fuzz_wire;
