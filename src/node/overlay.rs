@@ -335,3 +335,96 @@ impl Overlay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::TreeOptions;
+
+    fn record(owner: Owner, acl: AclRef) -> Record {
+        Record { stat: StatPersisted::default(), owner, children: 0, content_crc: 0, data_bytes: 0, acl }
+    }
+
+    fn plain() -> Record {
+        record(Owner::Persistent, AclRef::Tree(AclId::OPEN))
+    }
+
+    fn setup() -> (Tree, Overlay) {
+        (Tree::new(TreeOptions::default()), Overlay::new(7))
+    }
+
+    #[test]
+    fn an_entry_goes_when_its_last_change_is_applied() {
+        let (tree, mut overlay) = setup();
+        for zxid in 1..=3 {
+            overlay.begin(Zxid(zxid));
+            overlay.put(&tree, "/twice", None, Some(plain()));
+            if zxid == 2 {
+                overlay.put(&tree, "/once", None, Some(plain()));
+                overlay.put(&tree, "/once", None, None);
+            }
+            overlay.commit();
+        }
+        assert_eq!(overlay.get("/once"), Some(None), "there will be no such node");
+        overlay.drop_applied(Zxid(2));
+        assert_eq!(overlay.get("/once"), None, "nothing is pending");
+        assert_eq!(overlay.get("/twice"), Some(Some(&plain())));
+        overlay.drop_applied(Zxid(3));
+        assert_eq!((overlay.get("/twice"), overlay.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_rollback_brings_back_records_acls_and_what_sessions_own() {
+        let (tree, mut overlay) = setup();
+        let session = SessionId(5);
+        overlay.begin(Zxid(1));
+        let acl = overlay.add_acl(&[0, 0, 0, 0]);
+        let before = record(Owner::Ephemeral(session), acl);
+        overlay.put(&tree, "/e", None, Some(before));
+        overlay.commit();
+        let used = EphemeralUse { count: 1, bytes: 6 };
+        assert_eq!(overlay.use_of(&tree, session), used);
+
+        overlay.begin(Zxid(2));
+        let other = overlay.add_acl(&[0, 0, 0, 0]);
+        overlay.put(&tree, "/e", Some(&before), Some(Record { acl: other, ..before }));
+        overlay.put(&tree, "/e", Some(&before), None);
+        overlay.put(&tree, "/f", None, Some(record(Owner::Ephemeral(session), other)));
+        overlay.rollback(&tree);
+        overlay.commit();
+        assert_eq!(overlay.get("/e"), Some(Some(&before)));
+        assert_eq!(overlay.get("/f"), None);
+        assert_eq!(overlay.use_of(&tree, session), used);
+        overlay.drop_applied(Zxid(1));
+        assert_eq!((overlay.len(), overlay.order.len()), (0, 0));
+    }
+
+    #[test]
+    fn entries_paths_and_acls_are_used_again() {
+        let (tree, mut overlay) = setup();
+        for zxid in 1..=1_000 {
+            overlay.begin(Zxid(zxid));
+            let acl = overlay.add_acl(&[0, 0, 0, 0]);
+            let first = record(Owner::Persistent, acl);
+            overlay.put(&tree, "/a", None, Some(first));
+            let acl = overlay.add_acl(&[0, 0, 0, 0]);
+            overlay.put(&tree, "/a", Some(&first), Some(Record { acl, ..first }));
+            let path = if zxid % 2 == 0 { "/b" } else { "/c" };
+            overlay.put(&tree, path, None, None);
+            if zxid % 3 == 0 {
+                overlay.rollback(&tree)
+            } else {
+                overlay.commit()
+            }
+            overlay.drop_applied(Zxid(zxid - 1));
+        }
+        overlay.drop_applied(Zxid(1_000));
+        assert!(overlay.entries.len() <= 4, "{}", overlay.entries.len());
+        assert!(overlay.acls.len() <= 6, "{}", overlay.acls.len());
+        let mut free = overlay.free_acls.clone();
+        free.sort_unstable();
+        free.dedup();
+        assert_eq!(free.len(), overlay.acls.len(), "each is free, and free once");
+        assert_eq!(overlay.free_entries.len(), overlay.entries.len());
+    }
+}

@@ -15,12 +15,6 @@ use crate::wire::{AclVec, ErrorCode, OpCode, StatPersisted, perms};
 /// Longest time a TTL node may be left alone, ms: 40 bits, about 34 years.
 pub(super) const TTL_MS_MAX: i64 = (1 << 40) - 1;
 
-/// Marks a container node in the owner field.
-const CONTAINER_OWNER: i64 = i64::MIN;
-
-/// Marks a TTL node in the owner field; the ttl stands in the low 40 bits.
-const TTL_OWNER: i64 = 0xff_i64 << 56;
-
 /// What the flags of a create ask for (`CreateMode`).
 #[derive(Clone, Copy, Debug)]
 struct Mode {
@@ -182,12 +176,13 @@ fn new_record<S>(
     lifetime: Lifetime,
     acl: AclRef,
 ) -> Record {
-    let (owner, ephemeral_owner) = match lifetime {
-        Lifetime::Persistent => (Owner::Persistent, 0),
-        Lifetime::Ephemeral => (Owner::Ephemeral(ctx.req.session), ctx.req.session.0),
-        Lifetime::Container => (Owner::Container, CONTAINER_OWNER),
-        Lifetime::Ttl(ms) => (Owner::Ttl(ms), TTL_OWNER | ms),
+    let owner = match lifetime {
+        Lifetime::Persistent => Owner::Persistent,
+        Lifetime::Ephemeral => Owner::Ephemeral(ctx.req.session),
+        Lifetime::Container => Owner::Container,
+        Lifetime::Ttl(ms) => Owner::Ttl(ms),
     };
+    let ephemeral_owner = Owner::encode(lifetime, ctx.req.session.0);
     Record {
         stat: new_stat(ctx.zxid, ctx.now.0, ephemeral_owner),
         owner,
