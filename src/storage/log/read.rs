@@ -50,7 +50,11 @@ impl LogReader {
         if zxid <= self.base() || zxid > self.last_zxid() {
             return Ok(false);
         }
-        Ok(self.from(zxid)?.next()?.is_some_and(|(found, _)| found == zxid))
+        match self.from(zxid) {
+            // Purged in between.
+            Err(LogError::Compacted { .. }) => Ok(false),
+            cursor => Ok(cursor?.next()?.is_some_and(|(found, _)| found == zxid)),
+        }
     }
 
     /// Last durable transaction (or what the log starts after).
