@@ -14,6 +14,9 @@ use super::tools::Java;
 /// How long a server may take until it answers.
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// How much of a server's log a failing test shows.
+const LOG_TAIL_BYTES: usize = 16_384;
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
@@ -142,7 +145,7 @@ impl Server {
     /// The end of what the server wrote to stdout and stderr.
     pub(crate) fn log(&self) -> String {
         let text = fs::read(self.log_path()).unwrap_or_default();
-        String::from_utf8_lossy(&text[text.len().saturating_sub(std::env::var("LOGLEN").map_or(8000, |v| v.parse().unwrap()))..]).into_owned()
+        String::from_utf8_lossy(&text[text.len().saturating_sub(LOG_TAIL_BYTES)..]).into_owned()
     }
 
     /// Sends a four-letter word (or any bytes) and returns everything until the server closes.

@@ -36,6 +36,8 @@ impl Java {
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("java");
         command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Dfile.encoding=UTF-8"]);
+        // Servers are cut off on purpose here; a client need not tell.
+        command.arg("-Dorg.slf4j.simpleLogger.log.org.apache.zookeeper.ClientCnxn=off");
         command.args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", &self.classpath]);
         command.stdin(Stdio::null());
         command

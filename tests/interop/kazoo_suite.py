@@ -331,12 +331,12 @@ def survive(how):
     """A session, its ephemerals and its watches outlive a restart of the server."""
 
     def run(zk, root):
-        states, events, other_events = [], Recorder(), Recorder()
+        states, seen, lists = [], [], []
         zk.add_listener(states.append)
         zk.create(root + "/stays", b"before")
         zk.create(root + "/mine", b"", ephemeral=True)
-        zk.get(root + "/stays", watch=events)
-        zk.exists(root + "/later", watch=other_events)
+        DataWatch(zk, root + "/stays", lambda data, stat: seen.append(data))
+        ChildrenWatch(zk, root, lambda names: lists.append(sorted(names)))
         session = zk.client_id
         restart(how)
         eventually(lambda: zk.state == KazooState.CONNECTED and KazooState.SUSPENDED in states, "reconnect")
@@ -346,8 +346,8 @@ def survive(how):
         other = client()
         other.set(root + "/stays", b"after")
         other.create(root + "/later", b"")
-        eventually(lambda: events.events and events.events[-1].type == EventType.CHANGED, "a data event")
-        eventually(lambda: other_events.events[-1].type == EventType.CREATED, "an exists event")
+        eventually(lambda: seen[-1] == b"after", "a data event")
+        eventually(lambda: lists[-1] == ["later", "mine", "stays"], "a child event")
         zk.remove_listener(states.append)
         other.stop()
 

@@ -145,7 +145,8 @@ fn the_official_command_line_works() {
     cli.expect(&["getAcl", "/top"], &["'world,'anyone", ": cdrwa"]);
     cli.expect(&["setAcl", "-s", "/top/s-0000000000", "world:anyone:r"], &["aclVersion = 1"]);
     cli.complains(&["set", "/top/s-0000000000", "x"], "Insufficient permission : /top/s-0000000000");
-    cli.expect(&["setquota", "-n", "5", "-b", "1000", "/top"], &[]);
+    cli.expect(&["setquota", "-n", "5", "/top"], &[]);
+    cli.expect(&["setquota", "-b", "1000", "/top"], &[]);
     cli.expect(&["listquota", "/top"], &["Output quota for /top count=5,bytes=1000", "Output stat for /top count=2"]);
     cli.expect(&["delquota", "/top"], &[]);
     cli.complains(&["listquota", "/top"], "quota for /top does not exist");
