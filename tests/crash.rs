@@ -154,7 +154,10 @@ fn check(conn: &mut Conn, writer: usize, ledger: &mut Ledger) {
     let found: BTreeSet<String> = names.iter().cloned().collect();
     assert_eq!(found.len(), names.len(), "no child twice");
     for number in &ledger.acknowledged {
-        assert!(found.contains(&format!("n{number}")), "writer {writer}: acknowledged create {number} is lost");
+        assert!(
+            found.contains(&format!("n{number}")),
+            "writer {writer}: acknowledged create {number} is lost"
+        );
     }
     for name in &found {
         if let Some(number) = name.strip_prefix('n') {
@@ -189,8 +192,9 @@ fn check_counter(conn: &mut Conn, writer: usize, counter: u64, entry: &mut Count
     let mut reader = Reader::new(&reply.body);
     let data = reader.buffer().expect("data").unwrap_or_default().to_vec();
     let stat = reader.stat().expect("a stat");
-    let extra = usize::try_from(stat.version - entry.version)
-        .unwrap_or_else(|_| panic!("{path}: version {} was acknowledged, found {}", entry.version, stat.version));
+    let extra = usize::try_from(stat.version - entry.version).unwrap_or_else(|_| {
+        panic!("{path}: version {} was acknowledged, found {}", entry.version, stat.version)
+    });
     assert!(extra <= entry.in_doubt.len(), "{path}: {extra} more sets than were sent");
     let last = extra.checked_sub(1).map_or(entry.content, |i| Some(entry.in_doubt[i]));
     let expected = last.map_or_else(Vec::new, |number| content(writer, number));
@@ -204,7 +208,8 @@ fn prepare(address: SocketAddr) {
     for writer in 0..WRITERS {
         let counters = (0..COUNTERS).map(|counter| format!("/w{writer}/c{counter}"));
         for path in std::iter::once(format!("/w{writer}")).chain(counters) {
-            let reply = conn.call(op::CREATE, &create_body(&path, Some(b""), &Acl::open(), 0)).expect("reply");
+            let reply =
+                conn.call(op::CREATE, &create_body(&path, Some(b""), &Acl::open(), 0)).expect("reply");
             assert_eq!(reply.err, 0, "create {path}");
         }
     }
@@ -224,7 +229,10 @@ fn round(server: &mut Server, ledgers: &mut [Ledger], rng: &mut Rng) -> u64 {
             });
         }
         let deadline = Instant::now() + ROUND_LIMIT;
-        while count.load(Ordering::Relaxed) < goal && !over.load(Ordering::Relaxed) && Instant::now() < deadline {
+        while count.load(Ordering::Relaxed) < goal
+            && !over.load(Ordering::Relaxed)
+            && Instant::now() < deadline
+        {
             std::thread::yield_now();
         }
         server.kill();
@@ -254,5 +262,30 @@ fn nothing_acknowledged_is_lost_by_kill_9_and_nothing_is_invented() {
     for kill in 1..=loops {
         let acknowledged = round(&mut server, &mut ledgers, &mut rng);
         println!("kill {kill} of {loops}: {acknowledged} writes acknowledged, all there");
+    }
+}
+
+/// A checker that cannot fail proves nothing: with the server's help, each kind of damage is done to it in turn.
+#[test]
+fn the_checker_notices_a_lost_a_changed_and_an_invented_write() {
+    let Some(kind) = Kind::under_test() else { return };
+    let mut server = Server::start(&kind, &Options::everything());
+    prepare(server.address());
+    let mut ledgers: Vec<Ledger> = (0..WRITERS).map(|_| Ledger::default()).collect();
+    round(&mut server, &mut ledgers, &mut Rng::new(1));
+    let (mut conn, _) = Conn::connect(server.address(), &ConnectRequest::new(30_000)).expect("a session");
+    let number = *ledgers[0].acknowledged.first().expect("something was acknowledged");
+    let (&counter, _) = ledgers[2].counters.first_key_value().expect("a counter was set");
+    let lost = Writer::new().string(&Ledger::path(0, Write::Create(number))).int(-1).done();
+    let invented = create_body("/w1/n99999999", Some(b"x"), &Acl::open(), 0);
+    let twice = Writer::new().string(&format!("/w2/c{counter}")).buffer(Some(b"x")).int(-1).done();
+    let damages = [(op::DELETE, lost), (op::CREATE, invented), (op::SET_DATA, twice)];
+    for (writer, (code, body)) in damages.into_iter().enumerate() {
+        check(&mut conn, writer, &mut ledgers[writer]);
+        assert_eq!(conn.call(code, &body).expect("a reply").err, 0);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            check(&mut conn, writer, &mut ledgers[writer]);
+        }));
+        assert!(result.is_err(), "damage {writer} goes unnoticed");
     }
 }

@@ -67,7 +67,8 @@ fn imports(text: &str) -> Vec<(usize, String)> {
 
 /// The first name of a path, or of every branch of a `{…}` group.
 fn first_names(path: &str) -> Vec<String> {
-    let identifier = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let identifier =
+        |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let Some(group) = path.strip_prefix('{') else { return vec![identifier(path)] };
     let (mut depth, mut branches) = (0, vec![String::new()]);
     for c in group.chars() {
@@ -146,7 +147,9 @@ fn the_table_forbids_what_it_should() {
     for (from, to) in [("wire", "storage"), ("storage", "wire"), ("base", "wire"), ("tree", "session")] {
         assert!(!is_allowed(from, to), "{from} -> {to}");
     }
-    assert!(!is_allowed("node", "server") && !is_allowed("server", "tools") && !is_allowed("node", "testing"));
+    assert!(
+        !is_allowed("node", "server") && !is_allowed("server", "tools") && !is_allowed("node", "testing")
+    );
     for (from, to) in [("tree", "wire"), ("node", "storage"), ("tools", "base"), ("testing", "tools")] {
         assert!(is_allowed(from, to), "{from} -> {to}");
     }

@@ -135,7 +135,10 @@ impl Conn {
     }
 
     /// Opens a connection and asks for a session in one go.
-    pub(crate) fn connect(address: SocketAddr, request: &ConnectRequest) -> Result<(Conn, Connected), String> {
+    pub(crate) fn connect(
+        address: SocketAddr,
+        request: &ConnectRequest,
+    ) -> Result<(Conn, Connected), String> {
         let mut conn = Conn::open(address).map_err(|e| format!("connect to {address}: {e}"))?;
         match conn.handshake(request)? {
             Some(connected) => Ok((conn, connected)),

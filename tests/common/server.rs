@@ -88,7 +88,8 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `kind` on an empty directory and waits until it serves.
     pub(crate) fn start(kind: &Kind, options: &Options) -> Server {
-        let directory = tempfile::Builder::new().prefix("zabra-test").tempdir().expect("a temporary directory");
+        let directory =
+            tempfile::Builder::new().prefix("zabra-test").tempdir().expect("a temporary directory");
         let (kind, options) = (kind.clone(), options.clone());
         let mut server = Server { kind, options, directory, port: free_port(), child: None };
         server.write_config();
@@ -150,7 +151,8 @@ impl Server {
 
     /// Sends a four-letter word (or any bytes) and returns everything until the server closes.
     pub(crate) fn word(&self, word: &[u8]) -> String {
-        try_word(self.address(), word).unwrap_or_else(|e| panic!("{}: {e}\n{}", word.escape_ascii(), self.log()))
+        try_word(self.address(), word)
+            .unwrap_or_else(|e| panic!("{}: {e}\n{}", word.escape_ascii(), self.log()))
     }
 
     fn log_path(&self) -> PathBuf {

@@ -27,12 +27,17 @@ fn drive(mut command: Command, server: &mut Server) -> String {
     let mut input = child.stdin.take().expect("piped");
     let output = BufReader::new(child.stdout.take().expect("piped"));
     let (lines, arrived) = channel();
-    let reader = std::thread::spawn(move || output.lines().map_while(Result::ok).all(|l| lines.send(l).is_ok()));
+    let reader =
+        std::thread::spawn(move || output.lines().map_while(Result::ok).all(|l| lines.send(l).is_ok()));
     let (deadline, mut text) = (Instant::now() + PROGRAM_LIMIT, String::new());
     loop {
         match arrived.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) if line.starts_with("restart ") => {
-                if line.ends_with("kill") { server.kill() } else { server.stop() }
+                if line.ends_with("kill") {
+                    server.kill()
+                } else {
+                    server.stop()
+                }
                 server.start_again();
                 writeln!(input, "done").expect("the program waits for it");
             }
@@ -147,7 +152,10 @@ fn the_official_command_line_works() {
     cli.complains(&["set", "/top/s-0000000000", "x"], "Insufficient permission : /top/s-0000000000");
     cli.expect(&["setquota", "-n", "5", "/top"], &[]);
     cli.expect(&["setquota", "-b", "1000", "/top"], &[]);
-    cli.expect(&["listquota", "/top"], &["Output quota for /top count=5,bytes=1000", "Output stat for /top count=2"]);
+    cli.expect(
+        &["listquota", "/top"],
+        &["Output quota for /top count=5,bytes=1000", "Output stat for /top count=2"],
+    );
     cli.expect(&["delquota", "/top"], &[]);
     cli.complains(&["listquota", "/top"], "quota for /top does not exist");
     cli.expect(&["whoami"], &["Auth scheme: User", "ip: 127.0.0.1"]);

@@ -13,9 +13,11 @@ use crate::common::server::{Kind, Options, Server};
 fn loaded() -> Option<(Server, Conn, Connected)> {
     let kind = Kind::under_test()?;
     let server = Server::start(&kind, &Options::everything());
-    let (mut conn, connected) = Conn::connect(server.address(), &ConnectRequest::new(20_000)).expect("a session");
+    let (mut conn, connected) =
+        Conn::connect(server.address(), &ConnectRequest::new(20_000)).expect("a session");
     for (path, flags) in [("/a", 0), ("/a/e", 1)] {
-        let reply = conn.call(op::CREATE, &create_body(path, Some(b"12345"), &Acl::open(), flags)).expect("a reply");
+        let reply =
+            conn.call(op::CREATE, &create_body(path, Some(b"12345"), &Acl::open(), flags)).expect("a reply");
         assert_eq!(reply.err, 0);
     }
     conn.call(op::GET_DATA, &read_body("/a", true)).expect("a reply");
@@ -48,11 +50,13 @@ fn assert_version(text: &str) {
 }
 
 fn assert_server_lines(lines: &[&str]) {
-    let shape = ["Latency min/avg/max: ", "Received: ", "Sent: ", "Connections: ", "Outstanding: ", "Zxid: 0x"];
+    let shape =
+        ["Latency min/avg/max: ", "Received: ", "Sent: ", "Connections: ", "Outstanding: ", "Zxid: 0x"];
     for (line, start) in lines.iter().zip(shape) {
         assert!(line.starts_with(start), "{line} instead of {start}");
     }
-    let latency: Vec<f64> = lines[0][shape[0].len()..].split('/').map(|n| n.parse().expect("a number")).collect();
+    let latency: Vec<f64> =
+        lines[0][shape[0].len()..].split('/').map(|n| n.parse().expect("a number")).collect();
     assert!(latency.len() == 3 && latency[0] <= latency[1] && latency[1] <= latency[2], "{latency:?}");
     assert!(lines[0].split('/').nth(3).is_some_and(|average| average.contains('.')), "{}", lines[0]);
     assert_eq!(&lines[5..], ["Zxid: 0x3", "Mode: standalone", "Node count: 7"]);
@@ -119,10 +123,16 @@ fn conf() {
     let Some((server, _conn, _)) = loaded() else { return };
     let found = fields(&server.word(b"conf"), "=");
     assert_keys(&found, "clientPort secureClientPort dataDir dataDirSize dataLogDir dataLogSize tickTime");
-    assert_keys(&found, "maxClientCnxns minSessionTimeout maxSessionTimeout clientPortListenBacklog serverId");
+    assert_keys(
+        &found,
+        "maxClientCnxns minSessionTimeout maxSessionTimeout clientPortListenBacklog serverId",
+    );
     let get = |key: &str| found[key].as_str();
     assert_eq!(get("clientPort"), server.address().port().to_string());
-    assert_eq!((get("tickTime"), get("minSessionTimeout"), get("maxSessionTimeout")), ("2000", "4000", "40000"));
+    assert_eq!(
+        (get("tickTime"), get("minSessionTimeout"), get("maxSessionTimeout")),
+        ("2000", "4000", "40000")
+    );
     assert_eq!((get("serverId"), get("maxClientCnxns"), get("secureClientPort")), ("0", "0", "-1"));
     assert!(get("dataDir").starts_with(&server.data_dir().display().to_string()), "{}", get("dataDir"));
 }
@@ -133,7 +143,10 @@ fn envi() {
     let text = server.word(b"envi");
     assert_eq!(text.lines().next(), Some("Environment:"));
     let found = fields(&text, "=");
-    assert_keys(&found, "zookeeper.version host.name os.name os.arch os.version user.name user.home user.dir");
+    assert_keys(
+        &found,
+        "zookeeper.version host.name os.name os.arch os.version user.name user.home user.dir",
+    );
     assert_version(&found["zookeeper.version"]);
 }
 
@@ -145,10 +158,19 @@ fn mntr() {
     let found = fields(&text, "\t");
     assert_version(&found["zk_version"]);
     assert_keys(&found, "zk_server_state zk_avg_latency zk_min_latency zk_max_latency zk_packets_received");
-    assert_keys(&found, "zk_packets_sent zk_uptime zk_open_file_descriptor_count zk_max_file_descriptor_count");
-    assert_keys(&found, "zk_last_client_response_size zk_max_client_response_size zk_min_client_response_size");
+    assert_keys(
+        &found,
+        "zk_packets_sent zk_uptime zk_open_file_descriptor_count zk_max_file_descriptor_count",
+    );
+    assert_keys(
+        &found,
+        "zk_last_client_response_size zk_max_client_response_size zk_min_client_response_size",
+    );
     assert_keys(&found, "zk_local_sessions zk_connection_drop_probability zk_auth_failed_count");
-    assert_keys(&found, "zk_outstanding_tls_handshake zk_non_mtls_remote_conn_count zk_non_mtls_local_conn_count");
+    assert_keys(
+        &found,
+        "zk_outstanding_tls_handshake zk_non_mtls_remote_conn_count zk_non_mtls_local_conn_count",
+    );
     assert_keys(&found, "zk_connection_rejected zk_avg_fsynctime zk_cnt_snapshottime zk_p99_readlatency");
     assert_eq!(found["zk_server_state"], "standalone");
     let certain = [

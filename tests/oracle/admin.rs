@@ -86,7 +86,8 @@ impl Admin {
             let get = self.get(op::GET_DATA, &read_body(&path, false))?;
             let acl = self.get(op::GET_ACL, &Writer::new().string(&path).done())?;
             let list = self.get(op::GET_CHILDREN, &read_body(&path, false))?;
-            let (node, mut names) = Admin::parse(&path, &get, &acl, &list).map_err(|_| format!("{path}: short"))?;
+            let (node, mut names) =
+                Admin::parse(&path, &get, &acl, &list).map_err(|_| format!("{path}: short"))?;
             names.sort_by(|a, b| b.cmp(a));
             let prefix = if path == "/" { "" } else { &path };
             todo.extend(names.iter().map(|name| format!("{prefix}/{name}")));
@@ -97,7 +98,11 @@ impl Admin {
 
     fn get(&mut self, code: i32, body: &[u8]) -> Result<Reply, String> {
         let reply = self.conn.call(code, body)?;
-        if reply.err == 0 { Ok(reply) } else { Err(format!("super user, operation {code}: error {}", reply.err)) }
+        if reply.err == 0 {
+            Ok(reply)
+        } else {
+            Err(format!("super user, operation {code}: error {}", reply.err))
+        }
     }
 
     fn parse(path: &str, get: &Reply, acl: &Reply, list: &Reply) -> Result<(Node, Vec<String>), Short> {

@@ -112,8 +112,7 @@ fn first_difference(expected: &[Lines], found: &[Lines]) -> Option<Difference> {
     (0..steps).find_map(|step| {
         let expected = expected.get(step).unwrap_or(&empty);
         let found = found.get(step).unwrap_or(&empty);
-        (expected != found)
-            .then(|| Difference { step, expected: expected.clone(), found: found.clone() })
+        (expected != found).then(|| Difference { step, expected: expected.clone(), found: found.clone() })
     })
 }
 

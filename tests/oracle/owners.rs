@@ -43,11 +43,18 @@ impl Owners {
     }
 
     /// One operation, asked as `code` and answered as `result`.
-    fn one(&mut self, code: i32, result: i32, asked: &mut Reader<'_>, got: &mut Reader<'_>) -> Result<(), Short> {
+    fn one(
+        &mut self,
+        code: i32,
+        result: i32,
+        asked: &mut Reader<'_>,
+        got: &mut Reader<'_>,
+    ) -> Result<(), Short> {
         asked.string()?;
         match code {
             op::CREATE | op::CREATE2 | op::CREATE_CONTAINER | op::CREATE_TTL => {
-                (asked.buffer()?, asked.acls()?);
+                asked.buffer()?;
+                asked.acls()?;
                 let flags = asked.int()?;
                 let ttl = if code == op::CREATE_TTL { asked.long()? } else { 0 };
                 let path = got.string()?;
@@ -56,7 +63,9 @@ impl Owners {
                 }
             }
             op::SET_DATA => {
-                (asked.buffer()?, asked.int()?, got.stat()?);
+                asked.buffer()?;
+                asked.int()?;
+                got.stat()?;
             }
             _ => {
                 asked.int()?;

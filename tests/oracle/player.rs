@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::admin::Admin;
-use crate::common::client::{Conn, ConnectRequest, Connected, REPLY_LIMIT, Received, Reply, Session, op, xid};
+use crate::common::client::{
+    Conn, ConnectRequest, Connected, REPLY_LIMIT, Received, Reply, Session, op, xid,
+};
 use crate::owners::Owners;
 use crate::script::{Request, Return, SLOTS, Step};
 use crate::view::View;
@@ -181,7 +183,9 @@ impl Player {
                 place.copy_from_slice(&(last_zxid - back).to_be_bytes());
             }
             let xid = request.xid.unwrap_or_else(|| conn.take_xid());
-            bytes.extend(crate::common::client::framed(&crate::common::client::request(xid, request.op, &body)));
+            bytes.extend(crate::common::client::framed(&crate::common::client::request(
+                xid, request.op, &body,
+            )));
             sent.push((request.op, body));
         }
         if conn.send_raw(&bytes).is_err() {
@@ -224,10 +228,10 @@ impl Player {
     /// The next frame; a closed or silent connection is written down and forgotten.
     fn receive(&mut self, slot: usize, limit: Duration, lines: &mut Lines) -> Option<Reply> {
         let received = self.slots[slot].conn.as_mut()?.receive(limit);
-        if let Received::Frame(frame) = &received {
-            if let Ok(reply) = Reply::parse(frame) {
-                return Some(reply);
-            }
+        if let Received::Frame(frame) = &received
+            && let Ok(reply) = Reply::parse(frame)
+        {
+            return Some(reply);
         }
         lines.push(format!("c{slot} {received:?}"));
         self.slots[slot].conn = None;

@@ -158,7 +158,9 @@ impl Maker {
     fn path(&mut self) -> String {
         match self.rng.below(100) {
             0..=5 => self.pick(&ODD_PATHS).to_string(),
-            6..=7 => self.pick(&["/zookeeper", "/zookeeper/quota", "/zookeeper/config", "/zookeeper/x"]).to_string(),
+            6..=7 => self
+                .pick(&["/zookeeper", "/zookeeper/quota", "/zookeeper/config", "/zookeeper/x"])
+                .to_string(),
             8 => "/".to_string(),
             9..=20 => format!("{}/q{:010}", self.parent(), self.rng.below(6)),
             _ => self.plain_path(),
@@ -383,7 +385,11 @@ impl Maker {
 
     fn delete_container(&mut self) -> Request {
         let path = self.path();
-        ordinary(op::DELETE_CONTAINER, Writer::new().string(&path).done(), format!("deleteContainer {path:?}"))
+        ordinary(
+            op::DELETE_CONTAINER,
+            Writer::new().string(&path).done(),
+            format!("deleteContainer {path:?}"),
+        )
     }
 
     fn reconfig(&mut self) -> Request {
@@ -439,7 +445,8 @@ impl Maker {
     }
 
     fn auth(&mut self) -> Request {
-        let who: &[&[u8]] = &[b"alice:apple", b"alice:apple", b"bob:pear", b"super:secret", b"no colon in here"];
+        let who: &[&[u8]] =
+            &[b"alice:apple", b"alice:apple", b"bob:pear", b"super:secret", b"no colon in here"];
         let who = self.pick(who);
         auth_request("digest", who)
     }

@@ -47,7 +47,8 @@ impl View {
         if zxid == 0 && time == 0 {
             return "0".into();
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis() as i64;
+        let now =
+            SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis() as i64;
         let first = *self.times.entry(zxid).or_insert(time);
         match () {
             () if first != time => format!("{time} where another node of this zxid has {first}"),
@@ -119,7 +120,8 @@ impl View {
             op::GET_CHILDREN2 => format!("{} {}", sorted(reader.strings()?), self.stat(&reader.stat()?)),
             op::GET_ALL_CHILDREN_NUMBER | op::ADD_WATCH => format!("{}", reader.int()?),
             op::WHO_AM_I => {
-                let identities = (0..reader.int()?).map(|_| Ok([reader.string()?, reader.string()?].join(":")));
+                let identities =
+                    (0..reader.int()?).map(|_| Ok([reader.string()?, reader.string()?].join(":")));
                 sorted(identities.collect::<Result<_, Short>>()?)
             }
             op::MULTI | op::MULTI_READ => self.results(reader)?,
