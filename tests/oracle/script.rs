@@ -151,6 +151,7 @@ impl Maker {
             96..=100 => self.lookup(),
             101 => self.delete_container(),
             102 => self.reconfig(),
+            103 if self.rng.one_in(3) => self.largest(),
             _ => self.spoiled(),
         }
     }
@@ -395,6 +396,16 @@ impl Maker {
     fn reconfig(&mut self) -> Request {
         let body = Writer::new().string("server.9=a:1:2;3").string("").buffer(None).long(-1).done();
         ordinary(op::RECONFIG, body, "reconfig".into())
+    }
+
+    /// The largest frame that a server takes, or one byte less.
+    fn largest(&mut self) -> Request {
+        let path = self.plain_path();
+        let frame = self.pick(&[1_048_575, 1_048_574]);
+        // Request header, two lengths, the path and the version are in the frame as well.
+        let data = vec![b'x'; frame - 8 - 4 - path.len() - 4 - 4];
+        let body = Writer::new().string(&path).buffer(Some(&data)).int(-1).done();
+        ordinary(op::SET_DATA, body, format!("setData {path:?} in a frame of {frame}"))
     }
 
     /// A request whose body is cut short, has bytes behind it, or has one bit turned.
