@@ -22,7 +22,9 @@ use crate::server::fourletter::TRACE_MASK_DEFAULT;
 use crate::server::snapshotter::{SnapshotPolicy, Snapshots};
 use crate::server::stats::ServerStats;
 use crate::session::{Tracker, first_session_id};
-use crate::storage::log::{Log, LogOptions, LogReader, RecoveryHints, RecoveryReport, RegionKind, SpareMaker};
+use crate::storage::log::{
+    Log, LogOptions, LogReader, RecoveryHints, RecoveryReport, RegionKind, SpareMaker,
+};
 use crate::storage::snapshot::{SnapshotReader, SnapshotStore};
 use crate::storage::superblock::{Superblock, SuperblockStore};
 use crate::storage::vfs::{RealVfs, Vfs, VfsLock, create_dir_durable};
@@ -68,7 +70,10 @@ pub(crate) struct Finish {
 impl Finish {
     /// Makes everything durable and writes down where the log ends, so that the next start can tell damage from a torn tail.
     pub(crate) fn clean_stop(mut self, shared: &Shared) -> anyhow::Result<()> {
-        let end = shared.commit.flush_all(shared).context("the last flush failed: what was not answered may be lost")?;
+        let end = shared
+            .commit
+            .flush_all(shared)
+            .context("the last flush failed: what was not answered may be lost")?;
         self.store_clean_stop(Some(end))
     }
 
@@ -304,7 +309,8 @@ fn load_some(reader: &SnapshotReader, loader: &Loader, next: &AtomicU32) -> anyh
         }
         let kind = reader.read_chunk(index, &mut bytes)?;
         let kind = u8::try_from(kind).ok().and_then(ChunkKind::from_u8);
-        let kind = kind.with_context(|| format!("chunk {index} is of a kind that this version does not know"))?;
+        let kind =
+            kind.with_context(|| format!("chunk {index} is of a kind that this version does not know"))?;
         loader.chunk(kind, &bytes).with_context(|| format!("chunk {index}"))?;
         if said.elapsed() > PROGRESS_EVERY {
             said = Instant::now();
@@ -376,7 +382,8 @@ fn replay(tree: &mut Tree, reader: &LogReader, report: &RecoveryReport) -> anyho
     let mut said = Instant::now();
     let mut cursor = reader.after(tree.applied()).context("cannot read the log")?;
     while let Some((zxid, payload)) = cursor.next().context("cannot read the log")? {
-        let proposal = Proposal::read(payload).with_context(|| format!("transaction {zxid} cannot be decoded"))?;
+        let proposal =
+            Proposal::read(payload).with_context(|| format!("transaction {zxid} cannot be decoded"))?;
         tree.apply(&proposal, &mut fired);
         if let Some(mismatch) = fired.digest_mismatch() {
             bail!(

@@ -165,7 +165,12 @@ impl Commit {
             queue: Mutex::default(),
             queued: AtomicUsize::new(0),
             queue_bytes: AtomicUsize::new(0),
-            prepare: Mutex::new(PrepareStage { prepare, appender, drained: Queue::default(), stalled: false }),
+            prepare: Mutex::new(PrepareStage {
+                prepare,
+                appender,
+                drained: Queue::default(),
+                stalled: false,
+            }),
             appended: Mutex::default(),
             appended_batches: AtomicUsize::new(0),
             pool: Mutex::default(),
@@ -438,7 +443,9 @@ impl FlushStage {
                 if !conn.auth().allowed(&shared.prepare_options.auth, firing.acl, perms::READ) {
                     continue;
                 }
-                conn.put(|out| reply::put_event(&mut out.bytes, firing.zxid.to_wire(), firing.event, firing.path));
+                conn.put(|out| {
+                    reply::put_event(&mut out.bytes, firing.zxid.to_wire(), firing.event, firing.path)
+                });
                 if Some(conn.id) != me && conn.mark_woken() {
                     self.to_wake.push(conn);
                 }
@@ -448,9 +455,19 @@ impl FlushStage {
     }
 
     /// Puts the reply of an applied write into the outbox of its client and keeps the table of sessions in step.
-    fn answer(&mut self, shared: &Shared, entry: &Entry, proposal: &Proposal<'_>, outcome: &Outcome, now: Instant) {
+    fn answer(
+        &mut self,
+        shared: &Shared,
+        entry: &Entry,
+        proposal: &Proposal<'_>,
+        outcome: &Outcome,
+        now: Instant,
+    ) {
         if matches!(outcome, Outcome::SessionClosed) {
-            shared.session_closed(SessionId(proposal.header.client_id), entry.client.as_ref().map(|client| client.conn.id));
+            shared.session_closed(
+                SessionId(proposal.header.client_id),
+                entry.client.as_ref().map(|client| client.conn.id),
+            );
         }
         let Some(Client { conn, .. }) = &entry.client else { return };
         match outcome {
@@ -470,7 +487,15 @@ impl FlushStage {
         conn.write_answered();
     }
 
-    fn note_reply(&mut self, shared: &Shared, entry: &Entry, conn: &Conn, zxid: i64, bytes: usize, now: Instant) {
+    fn note_reply(
+        &mut self,
+        shared: &Shared,
+        entry: &Entry,
+        conn: &Conn,
+        zxid: i64,
+        bytes: usize,
+        now: Instant,
+    ) {
         let latency_us = micros(now.saturating_duration_since(entry.received));
         self.tally.reply(&shared.stats, RequestKind::Write, bytes, latency_us);
         conn.stats.reply(entry.op, entry.xid, zxid, self.wall_ms, latency_us);

@@ -16,9 +16,9 @@ use crate::server::conn::{Conn, OUTBOX_BYTES_SOFT};
 use crate::server::fourletter::{TRACE_MASK_BYTES, Word};
 use crate::server::stats::{RequestKind, Tally};
 use crate::session::{self, ConnectPlan, ConnectState, SessionHandle};
-use crate::wire::jute::{PutJute, Reader};
+use crate::wire::jute::{JuteError, PutJute, Reader};
 use crate::wire::request::{ConnectRequest, Request, RequestHeader};
-use crate::wire::{OpCode, reply};
+use crate::wire::{ErrorCode, OpCode, reply};
 
 /// How far the frames at hand were processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +175,8 @@ impl<'a> Dispatch<'a> {
                 Some(Progress::OwnWrites)
             }
             ConnectPlan::Resume { session, timeout_ms } => {
-                let (handle, before) = sessions.resume(session, timeout_ms, id, now).expect("planned under the same lock");
+                let (handle, before) =
+                    sessions.resume(session, timeout_ms, id, now).expect("planned under the same lock");
                 if let Some(older) = shared.conns.get(before).filter(|older| older.id != id) {
                     older.kill();
                 }
@@ -184,7 +185,13 @@ impl<'a> Dispatch<'a> {
             }
             ConnectPlan::Expired => {
                 self.conn.put(|out| {
-                    reply::put_connect(&mut out.bytes, 0, 0, &session::ZERO_PASSWORD, request.read_only.map(|_| false));
+                    reply::put_connect(
+                        &mut out.bytes,
+                        0,
+                        0,
+                        &session::ZERO_PASSWORD,
+                        request.read_only.map(|_| false),
+                    );
                     out.close_after = true;
                 });
                 self.phase = Phase::Done;
@@ -260,7 +267,17 @@ impl<'a> Dispatch<'a> {
                 self.answer(|out| node::serve_sasl(frame.header.xid, out));
                 (frame.bytes, None)
             }
-            Class::Unknown if self.conn.pending_writes() > 0 => (0, Some(Progress::OwnWrites)),
+            Class::Unknown | Class::Undecodable if self.conn.pending_writes() > 0 => {
+                (0, Some(Progress::OwnWrites))
+            }
+            Class::Undecodable => {
+                let applied = self.shared.tree.read().applied();
+                self.answer(|out| {
+                    reply::put_empty(out, frame.header.xid, applied, ErrorCode::MarshallingError);
+                    Served::STAY
+                });
+                (frame.bytes, None)
+            }
             Class::Unknown => {
                 self.answer(|out| node::put_unimplemented(out, frame.header.xid));
                 (frame.bytes, None)
@@ -323,7 +340,8 @@ impl<'a> Dispatch<'a> {
                 }
                 let op = OpCode::from_i32(frame.header.op).expect("a read has a known number");
                 let before = out.bytes.len();
-                let served = node::serve_read_body(&tree, &context, frame.header.xid, op, frame.body, &mut out.bytes);
+                let served =
+                    node::serve_read_body(&tree, &context, frame.header.xid, op, frame.body, &mut out.bytes);
                 out.close_after |= served.close_after;
                 self.tally.request(frame.bytes);
                 self.tally.reply(&shared.stats, RequestKind::Read, out.bytes.len() - before, latency_us);
@@ -374,7 +392,8 @@ impl<'a> Dispatch<'a> {
     fn frame<'b>(&self, input: &'b [u8]) -> Result<Option<Frame<'b>>, &'static str> {
         let Some(head) = input.first_chunk::<4>() else { return Ok(None) };
         let len = i32::from_be_bytes(*head);
-        let Some(len) = usize::try_from(len).ok().filter(|len| *len <= self.shared.config.frame_bytes_max) else {
+        let Some(len) = usize::try_from(len).ok().filter(|len| *len <= self.shared.config.frame_bytes_max)
+        else {
             return Err("frame longer than jute.maxbuffer, or of negative length");
         };
         let Some(frame) = input.get(4..4 + len) else { return Ok(None) };
@@ -390,6 +409,9 @@ enum Class {
     Read,
     Auth,
     Sasl,
+    /// A write whose body is no such record: refused here, so that it costs the commit path nothing. Like ZooKeeper's, the reply has no
+    /// zxid of its own.
+    Undecodable,
     /// No such number, or one that clients may not send by itself.
     Unknown,
 }
@@ -399,7 +421,12 @@ fn class(frame: &Frame<'_>) -> Class {
         None | Some(OpCode::CreateSession | OpCode::Error | OpCode::Check) => Class::Unknown,
         Some(OpCode::Auth) => Class::Auth,
         Some(OpCode::Sasl) => Class::Sasl,
-        Some(op) if op.is_write() => Class::Write,
+        Some(op) if op.is_write() => match Request::read(op, frame.body) {
+            // A multi takes a zxid even then, and prepare refuses it; but not for a null, which ZooKeeper trips over before that.
+            Err(JuteError::Null { .. }) => Class::Undecodable,
+            Err(_) if op != OpCode::Multi => Class::Undecodable,
+            _ => Class::Write,
+        },
         Some(_) => Class::Read,
     }
 }

@@ -63,7 +63,8 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
 fn admit(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, id: ConnId) {
     let conn = Conn::new(id, peer, AuthIds::of_peer(peer.ip()), shared.wall_now());
     let limits = &shared.config.limits;
-    if let Err(refused) = shared.conns.add(&conn, limits.connections_max, limits.connections_per_address_max) {
+    if let Err(refused) = shared.conns.add(&conn, limits.connections_max, limits.connections_per_address_max)
+    {
         shared.stats.connections_rejected.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(peer = %peer, %refused, "client turned away");
         return;

@@ -130,7 +130,9 @@ impl Shared {
             sessions.remove(session);
             owner
         };
-        let Some(conn) = owner.filter(|owner| Some(*owner) != asked_by).and_then(|owner| self.conns.get(owner)) else {
+        let Some(conn) =
+            owner.filter(|owner| Some(*owner) != asked_by).and_then(|owner| self.conns.get(owner))
+        else {
             return;
         };
         conn.put(|out| out.close_after = true);
@@ -219,5 +221,8 @@ impl Server {
 }
 
 fn spawn(name: &str, f: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(f).with_context(|| format!("cannot start thread {name}"))
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(f)
+        .with_context(|| format!("cannot start thread {name}"))
 }

@@ -43,7 +43,12 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// Enters a connection. `None` means no limit.
-    pub(crate) fn add(&self, conn: &Arc<Conn>, max: Option<u32>, max_per_address: Option<u32>) -> Result<(), Refused> {
+    pub(crate) fn add(
+        &self,
+        conn: &Arc<Conn>,
+        max: Option<u32>,
+        max_per_address: Option<u32>,
+    ) -> Result<(), Refused> {
         let mut table = self.table.write();
         if let Some(max) = max.filter(|max| table.conns.len() >= *max as usize) {
             return Err(Refused::Total { max });

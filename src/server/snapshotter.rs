@@ -58,7 +58,12 @@ pub(crate) struct Snapshots {
 
 impl Snapshots {
     /// `txns` and `log_bytes` are what recovery replayed behind the last snapshot, which took `last_snapshot_bytes`.
-    pub(crate) fn new(policy: SnapshotPolicy, txns: u64, log_bytes: u64, last_snapshot_bytes: u64) -> Snapshots {
+    pub(crate) fn new(
+        policy: SnapshotPolicy,
+        txns: u64,
+        log_bytes: u64,
+        last_snapshot_bytes: u64,
+    ) -> Snapshots {
         let state = State { txns, log_bytes, last_snapshot_bytes, ..State::default() };
         Snapshots { policy, state: Mutex::new(state), due: Condvar::new() }
     }
@@ -183,7 +188,11 @@ fn take(shared: &Arc<Shared>, store: &SnapshotStore) -> Result<SnapshotInfo, Fai
     }
 }
 
-fn write_image(shared: &Arc<Shared>, store: &SnapshotStore, image: &mut Image) -> Result<SnapshotInfo, Failed> {
+fn write_image(
+    shared: &Arc<Shared>,
+    store: &SnapshotStore,
+    image: &mut Image,
+) -> Result<SnapshotInfo, Failed> {
     let config = &shared.config.snapshot;
     let mut writer = store.create(SnapshotMeta {
         zxid: image.zxid(),
@@ -209,7 +218,11 @@ fn write_image(shared: &Arc<Shared>, store: &SnapshotStore, image: &mut Image) -
 
 /// Removes what retention lets go, and releases the log below the oldest snapshot that is kept. `verified` are the snapshots that this
 /// process read back; older ones are read back now, once.
-fn retire(shared: &Arc<Shared>, store: &SnapshotStore, verified: &BTreeSet<Zxid>) -> Result<(), SnapshotError> {
+fn retire(
+    shared: &Arc<Shared>,
+    store: &SnapshotStore,
+    verified: &BTreeSet<Zxid>,
+) -> Result<(), SnapshotError> {
     let Some(keep) = shared.config.snapshot.retention else { return Ok(()) };
     let mut held = Vec::new();
     for entry in store.list()? {
@@ -217,7 +230,8 @@ fn retire(shared: &Arc<Shared>, store: &SnapshotStore, verified: &BTreeSet<Zxid>
             held.push(HeldSnapshot { zxid: entry.zxid, created: WallMs(0), verified: false });
             continue;
         };
-        let good = verified.contains(&entry.zxid) || store.verify(entry.zxid).is_ok_and(|report| report.is_good());
+        let good =
+            verified.contains(&entry.zxid) || store.verify(entry.zxid).is_ok_and(|report| report.is_good());
         held.push(HeldSnapshot { zxid: entry.zxid, created: info.created, verified: good });
     }
     let retention = Retention {
@@ -249,7 +263,10 @@ mod tests {
     fn a_snapshot_is_due_by_transactions_and_by_bytes_of_log() {
         assert!(!due(&snapshots(100, 1 << 30, 99, 1 << 20, 0)), "too few transactions");
         assert!(due(&snapshots(100, 1 << 30, 100, 1 << 20, 1 << 20)));
-        assert!(!due(&snapshots(100, 1 << 30, 100, 1 << 20, 2 << 20)), "less log than the last snapshot took");
+        assert!(
+            !due(&snapshots(100, 1 << 30, 100, 1 << 20, 2 << 20)),
+            "less log than the last snapshot took"
+        );
         assert!(due(&snapshots(100, 1 << 19, 1, 1 << 20, 2 << 20)), "snapSizeLimitInKb");
         assert!(!due(&snapshots(100, 0, 0, 0, 0)), "nothing has changed");
     }

@@ -116,7 +116,11 @@ impl ServerView for Shared {
         let data = dir_bytes(&self.config.data_dir.join(ZABRA_FOLDER), DIR_DEPTH_MAX);
         let log = dir_bytes(&self.config.data_log_dir.join(ZABRA_FOLDER).join("log"), DIR_DEPTH_MAX);
         // In one directory, the log is below the data.
-        if self.config.data_dir == self.config.data_log_dir { (data - log.min(data), log) } else { (data, log) }
+        if self.config.data_dir == self.config.data_log_dir {
+            (data - log.min(data), log)
+        } else {
+            (data, log)
+        }
     }
 
     fn connections(&self, visit: &mut dyn FnMut(&ClientLine) -> ControlFlow<()>) {

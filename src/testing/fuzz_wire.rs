@@ -15,7 +15,8 @@ pub fn jute(data: &[u8]) {
     if let Ok(proposal) = Proposal::read(body) {
         let mut again = Vec::new();
         proposal.txn.put(&mut again);
-        let back = Txn::read(proposal.header.kind, &mut Reader::new(&again)).expect("what was written can be read");
+        let back =
+            Txn::read(proposal.header.kind, &mut Reader::new(&again)).expect("what was written can be read");
         // A null path list and an empty one mean the same and may change into each other's form; everything else is kept.
         if !matches!(back, Txn::CloseSession { .. }) {
             assert_eq!(back, proposal.txn);

@@ -79,6 +79,12 @@ impl<'a> AclVec<'a> {
         self.count.unwrap_or(0)
     }
 
+    /// True for null, which is not the same as no entries.
+    #[must_use]
+    pub const fn is_null(&self) -> bool {
+        self.count.is_none()
+    }
+
     /// True for null and for no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -4,6 +4,10 @@
 //! - J2: null (length -1) and empty (length 0) are different values for buffers, strings and vectors.
 //! - J3: a vector count below -1 acts as empty, as in ZooKeeper's `startVector`.
 
+/// What a string that is not UTF-8 is taken for. ZooKeeper replaces the bytes in question by this character and goes on; as no valid path
+/// holds it, both come to the same: `BadArguments` for a write, `NoNode` for a read.
+pub const NOT_UTF8: &str = "\u{fffd}";
+
 /// Why bytes are not the record that they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JuteError {
@@ -24,12 +28,6 @@ pub enum JuteError {
         at: usize,
         /// The length found.
         len: i32,
-    },
-    /// A string that is not UTF-8.
-    #[error("string at offset {at} is not UTF-8")]
-    Utf8 {
-        /// Bytes from the start of the input.
-        at: usize,
     },
     /// A null where the record needs a value.
     #[error("null at offset {at} where a value is needed")]
@@ -107,13 +105,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `ustring`: `None` for null.
+    /// `ustring`: `None` for null. Bytes that are not UTF-8 come out as [`NOT_UTF8`].
     pub fn ustring_or_null(&mut self) -> Result<Option<&'a str>, JuteError> {
-        let at = self.pos;
-        match self.buffer()? {
-            None => Ok(None),
-            Some(bytes) => std::str::from_utf8(bytes).map(Some).map_err(|_| JuteError::Utf8 { at }),
-        }
+        let bytes = self.buffer()?;
+        Ok(bytes.map(|bytes| std::str::from_utf8(bytes).unwrap_or(NOT_UTF8)))
     }
 
     /// `ustring` that must be there.
@@ -273,7 +268,7 @@ mod tests {
         assert_eq!(Reader::new(&int(-1)).ustring(), Err(JuteError::Null { at: 0 }));
         let mut bad = int(1).to_vec();
         bad.push(0xff);
-        assert_eq!(Reader::new(&bad).ustring(), Err(JuteError::Utf8 { at: 0 }));
+        assert_eq!(Reader::new(&bad).ustring(), Ok(NOT_UTF8));
     }
 
     #[test]

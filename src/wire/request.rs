@@ -372,13 +372,17 @@ const FLAG_CONTAINER: i32 = 4;
 /// The flags of TTL nodes.
 const FLAGS_TTL: std::ops::RangeInclusive<i32> = 5..=6;
 
-/// In a multi a flag that does not go with the operation spoils the whole frame, where a create of its own is answered with
-/// `BadArguments`; createTTL alone takes any flag (ZooKeeper 3.9's `MultiOperationRecord`).
+/// In a multi a flag that does not go with the operation, or a null ACL, spoils the whole frame, where a create of its own is answered
+/// with `BadArguments` or `InvalidAcl`; createTTL alone takes any (ZooKeeper 3.9's `MultiOperationRecord`, which checks in this order).
 fn check_create_in_multi(op: OpCode, create: &CreateRequest<'_>, at: usize) -> Result<(), JuteError> {
-    if op == OpCode::CreateTtl || (0..=FLAG_CONTAINER).contains(&create.flags) {
-        Ok(())
-    } else {
-        Err(JuteError::Value { at, value: create.flags })
+    match op {
+        OpCode::CreateTtl => Ok(()),
+        _ if !(0..=*FLAGS_TTL.end()).contains(&create.flags) => {
+            Err(JuteError::Value { at, value: create.flags })
+        }
+        _ if create.acl.is_null() => Err(JuteError::Null { at }),
+        _ if FLAGS_TTL.contains(&create.flags) => Err(JuteError::Value { at, value: create.flags }),
+        _ => Ok(()),
     }
 }
 
@@ -386,7 +390,9 @@ fn check_create_in_multi(op: OpCode, create: &CreateRequest<'_>, at: usize) -> R
 fn op_in_multi(op: OpCode, request: &Request<'_>) -> OpCode {
     match request {
         Request::Create(create) if create.flags == FLAG_CONTAINER => OpCode::CreateContainer,
-        Request::Create(create) if op == OpCode::CreateTtl && !FLAGS_TTL.contains(&create.flags) => OpCode::Create,
+        Request::Create(create) if op == OpCode::CreateTtl && !FLAGS_TTL.contains(&create.flags) => {
+            OpCode::Create
+        }
         _ => op,
     }
 }
