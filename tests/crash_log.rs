@@ -280,6 +280,45 @@ fn a_mark_vouches_for_the_last_group() {
     }
 }
 
+/// Flips a bit of the last record of segment 1 and expects the start to be refused there.
+fn expect_damage_in_the_last_record_of_segment_1(mut bench: LogBench, end: u64) {
+    let path = segment_files(&bench.disk)[0].clone();
+    bench.crash_to(bench.disk.after_kill());
+    bench.disk.flip_bit(&path, (end - 1) * 8).expect("there");
+    match bench.open() {
+        Err(LogError::Refused { row: Row::RecordDamaged, pos, .. }) => {
+            assert!(pos.segment == 1 && pos.offset < end, "{pos}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_spares_header_vouches_for_the_last_group_before_it() {
+    let mut bench = LogBench::new(OPTIONS);
+    bench.open().expect("new");
+    bench.append(2).expect("room");
+    bench.flush().expect("sound");
+    let end = bench.durable_pos().offset;
+    bench.log_mut().spares.prepare_if_needed().expect("room");
+    expect_damage_in_the_last_record_of_segment_1(bench, end);
+}
+
+/// The spare was made before anything was synced: only the new segment's first record knows.
+#[test]
+fn the_first_record_of_a_segment_vouches_for_the_one_before() {
+    let mut bench = LogBench::new(OPTIONS);
+    bench.open().expect("new");
+    bench.log_mut().spares.prepare_if_needed().expect("room");
+    let mut end = 0;
+    while bench.durable_pos().segment == 1 {
+        end = bench.durable_pos().offset;
+        bench.append(1).expect("room");
+        bench.flush().expect("sound");
+    }
+    expect_damage_in_the_last_record_of_segment_1(bench, end);
+}
+
 #[test]
 fn a_running_log_notices_rot_when_it_is_read() {
     let mut bench = LogBench::new(OPTIONS);
