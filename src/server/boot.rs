@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use parking_lot::{Mutex, RwLock};
 
+use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::base::rng::Rng;
 use crate::base::{Epoch, LogPos, ServerId, Zxid};
 use crate::node::{AuthIds, AuthOptions, Prepare, PrepareOptions};
 use crate::server::Shared;
-use crate::server::commit::Commit;
+use crate::server::commit::{Commit, CommitLimits, payload_bytes_max};
 use crate::server::config::{Config, DataDirState, LogRegion, ZABRA_FOLDER, inspect_data_dirs};
 use crate::server::fourletter::TRACE_MASK_DEFAULT;
 use crate::server::snapshotter::{SnapshotPolicy, Snapshots};
@@ -30,6 +31,9 @@ use crate::storage::superblock::{Superblock, SuperblockStore};
 use crate::storage::vfs::{RealVfs, Vfs, VfsLock, create_dir_durable};
 use crate::tree::{ChunkKind, Fired, Loader, Tree, TreeOptions, WatchLimits};
 use crate::wire::txn::Proposal;
+
+/// What a closeSession payload holds beside the paths: header 32, digest 12, count 4.
+const CLOSE_SESSION_BYTES: usize = 48;
 
 /// Work longer than this says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
@@ -131,11 +135,15 @@ pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
     let last_snapshot_bytes = snapshot.map_or(0, |info| info.file_bytes);
     let snapshots = Snapshots::new(policy, replay.txns, replay.bytes, last_snapshot_bytes);
     let Log { appender, flusher, spares, .. } = log;
-    let prepare_options = prepare_options(&config, seed);
+    let prepare_options = prepare_options(&config, seed, appender.group_bytes_max());
     let prepare = Prepare::new(tree.applied(), tree.digest(), prepare_options.clone());
+    let limits = CommitLimits {
+        writes_max: config.limits.requests_outstanding_max as usize,
+        bytes_max: usize::try_from(config.limits.inflight_bytes_max).unwrap_or(usize::MAX),
+    };
     let shared = Arc::new(Shared {
         sessions: Mutex::new(tracker(&config, &tree)),
-        commit: Commit::new(prepare, appender, flusher),
+        commit: Commit::new(limits, prepare, appender, flusher),
         conns: crate::server::registry::Registry::default(),
         stats: ServerStats::new(),
         snapshots,
@@ -223,7 +231,10 @@ fn tree_options(config: &Config, seed: u64) -> TreeOptions {
     }
 }
 
-fn prepare_options(config: &Config, seed: u64) -> PrepareOptions {
+fn prepare_options(config: &Config, seed: u64, group_bytes_max: u64) -> PrepareOptions {
+    // Twice the frame, as ZooKeeper's followers take it, where the log's segments allow it.
+    let payload_bytes_max =
+        (2 * config.frame_bytes_max).min(PAYLOAD_BYTES_MAX).min(payload_bytes_max(group_bytes_max));
     PrepareOptions {
         auth: AuthOptions {
             skip_acl: config.skip_acl,
@@ -234,6 +245,12 @@ fn prepare_options(config: &Config, seed: u64) -> PrepareOptions {
         enforce_quota: config.enforce_quota,
         reconfig_enabled: config.reconfig_enabled,
         digest: config.tree_digest,
+        payload_bytes_max,
+        // closeSession lists them all in one payload that a client with the same limit can read.
+        ephemeral_bytes_max: config
+            .frame_bytes_max
+            .min(payload_bytes_max)
+            .saturating_sub(CLOSE_SESSION_BYTES),
         seed,
         ..PrepareOptions::default()
     }

@@ -29,9 +29,6 @@ use crate::tree::{Fired, Outcome};
 use crate::wire::txn::Proposal;
 use crate::wire::{ErrorCode, OpCode, perms, reply};
 
-/// Requests waiting to be prepared, bytes: above it connections stop reading until the queue is drained.
-const QUEUE_BYTES_MAX: usize = 32 << 20;
-
 /// Transactions prepared, or applied, under one hold of the tree's lock: about 100 µs, so that readers never wait for long.
 const LOCKED_TXNS_MAX: usize = 128;
 
@@ -42,8 +39,18 @@ const INLINE_ROUNDS: usize = 2;
 /// serves readers and heartbeats, for too long.
 const SLOW_FLUSH: Duration = Duration::from_micros(400);
 
-/// A group is appended, and a new one begun, at this size, bytes: far below a segment, which must take a group whole.
+/// A group is appended, and a new one begun, at this size, bytes. A segment must take a group whole: what one more payload may add
+/// beyond it is bounded by [`payload_bytes_max`].
 const GROUP_BYTES_TARGET: usize = 1 << 20;
+
+/// What heads and padding of one group take in a segment, bytes, generously.
+const GROUP_BYTES_SPARE: usize = 4 << 10;
+
+/// Largest payload that always fits into a segment behind what a group already holds.
+pub(crate) fn payload_bytes_max(group_bytes_max: u64) -> usize {
+    let max = usize::try_from(group_bytes_max).unwrap_or(usize::MAX);
+    max.saturating_sub(GROUP_BYTES_TARGET + GROUP_BYTES_SPARE)
+}
 
 /// Buffers above this are given back after use, bytes.
 const BUFFER_KEEP_MAX: usize = 4 << 20;
@@ -144,9 +151,20 @@ struct FlushStage {
     flush_us_average: u64,
 }
 
+/// How much the commit path takes in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CommitLimits {
+    /// Writes submitted and not answered yet.
+    pub(crate) writes_max: usize,
+    /// Bytes of requests waiting to be prepared.
+    pub(crate) bytes_max: usize,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Commit {
+    limits: CommitLimits,
+    outstanding: AtomicUsize,
     queue: Mutex<Queue>,
     queued: AtomicUsize,
     queue_bytes: AtomicUsize,
@@ -160,8 +178,15 @@ pub(crate) struct Commit {
 }
 
 impl Commit {
-    pub(crate) fn new(prepare: Prepare, appender: Appender, flusher: Flusher) -> Commit {
+    pub(crate) fn new(
+        limits: CommitLimits,
+        prepare: Prepare,
+        appender: Appender,
+        flusher: Flusher,
+    ) -> Commit {
         Commit {
+            limits,
+            outstanding: AtomicUsize::new(0),
             queue: Mutex::default(),
             queued: AtomicUsize::new(0),
             queue_bytes: AtomicUsize::new(0),
@@ -191,7 +216,9 @@ impl Commit {
     /// Adds writes, in one hold of the queue. Follow with [`Commit::kick`].
     pub(crate) fn submit<R>(&self, f: impl FnOnce(&mut Queue) -> R) -> R {
         let mut queue = self.queue.lock();
+        let before = queue.entries.len();
         let result = f(&mut queue);
+        self.outstanding.fetch_add(queue.entries.len() - before, Ordering::Relaxed);
         self.queue_bytes.store(queue.bytes.len(), Ordering::Relaxed);
         self.queued.store(queue.entries.len(), Ordering::SeqCst);
         result
@@ -204,9 +231,16 @@ impl Commit {
         self.unpark();
     }
 
-    /// True while connections should stop reading writes.
-    pub(crate) fn is_full(&self) -> bool {
-        self.queue_bytes.load(Ordering::Relaxed) > QUEUE_BYTES_MAX
+    /// True while a connection with so many writes under way should stop reading: by bytes for everybody, by number
+    /// (`globalOutstandingLimit`) only for those that have one under way, so that nobody is kept from a first one.
+    pub(crate) fn is_full(&self, pending: usize) -> bool {
+        self.queue_bytes.load(Ordering::Relaxed) > self.limits.bytes_max
+            || (pending > 0 && self.outstanding.load(Ordering::Relaxed) >= self.limits.writes_max)
+    }
+
+    /// Writes of clients submitted and not answered yet.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.outstanding.load(Ordering::Relaxed)
     }
 
     /// Sees that submitted work is carried out: here and now if nobody else is at it and the disk is fast. `me` is not woken: it looks
@@ -334,7 +368,9 @@ impl Commit {
         self.note_flush(shared, stage, started.elapsed());
         let mut batches = std::mem::take(&mut stage.batches);
         for batch in &mut batches {
+            let count = batch.entries.len();
             stage.apply(shared, batch, me);
+            self.outstanding.fetch_sub(count, Ordering::Relaxed);
         }
         let mut pool = self.pool.lock();
         for mut batch in batches.drain(..) {
@@ -504,6 +540,7 @@ impl FlushStage {
 
 /// Answers writes that never got a zxid because there is no space for them.
 fn refuse(shared: &Shared, entries: &mut Vec<Entry>) {
+    shared.commit.outstanding.fetch_sub(entries.len(), Ordering::Relaxed);
     let applied = shared.tree.read().applied();
     for entry in entries.drain(..) {
         let Some(Client { conn, .. }) = &entry.client else {

@@ -47,8 +47,8 @@ pub const LOG_SEGMENT_BYTES_DEFAULT: u64 = crate::storage::log::SEGMENT_BYTES_DE
 /// Segments are whole pages.
 const LOG_SEGMENT_BYTES_STEP: u64 = 4_096;
 
-/// What one segment holds beside its largest record: headers, and what the server adds to a client's frame.
-const LOG_SEGMENT_BYTES_SPARE: u64 = 64 << 10;
+/// What one segment holds beside its largest record: headers, what the server adds to a client's frame, and the rest of a group.
+const LOG_SEGMENT_BYTES_SPARE: u64 = 2 << 20;
 
 const _: () = assert!(LOG_SEGMENT_BYTES_DEFAULT >= LOG_SEGMENT_BYTES_MIN, "the default is a valid value");
 const _: () = assert!(

@@ -16,10 +16,6 @@ use crate::base::{ConnId, SessionId, WallMs};
 use crate::node::AuthIds;
 use crate::server::stats::ConnStats;
 
-/// Events and replies a client may leave unread, bytes, before it is cut off. Larger than the largest reply, so that it is only ever
-/// reached by a client that does not read.
-pub(crate) const OUTBOX_BYTES_MAX: usize = 64 << 20;
-
 /// Output waiting above which a connection's further requests wait, bytes.
 pub(crate) const OUTBOX_BYTES_SOFT: usize = 1 << 20;
 
@@ -38,6 +34,8 @@ pub(crate) struct Conn {
     pub(crate) id: ConnId,
     pub(crate) peer: SocketAddr,
     outbox: Mutex<Outbox>,
+    /// Events and replies a client may leave unread, bytes, before it is cut off.
+    outbox_bytes_max: usize,
     /// Identities of the client; replaced as a whole by each auth packet.
     auth: Mutex<Arc<AuthIds>>,
     /// 0 until the session is set up.
@@ -53,11 +51,18 @@ pub(crate) struct Conn {
 }
 
 impl Conn {
-    pub(crate) fn new(id: ConnId, peer: SocketAddr, auth: AuthIds, now: WallMs) -> Arc<Conn> {
+    pub(crate) fn new(
+        id: ConnId,
+        peer: SocketAddr,
+        auth: AuthIds,
+        now: WallMs,
+        outbox_bytes_max: usize,
+    ) -> Arc<Conn> {
         Arc::new(Conn {
             id,
             peer,
             outbox: Mutex::default(),
+            outbox_bytes_max,
             auth: Mutex::new(Arc::new(auth)),
             session: AtomicI64::new(0),
             pending_writes: AtomicUsize::new(0),
@@ -72,7 +77,7 @@ impl Conn {
     pub(crate) fn put(&self, f: impl FnOnce(&mut Outbox)) {
         let mut outbox = self.outbox.lock();
         f(&mut outbox);
-        if outbox.bytes.len() > OUTBOX_BYTES_MAX {
+        if outbox.bytes.len() > self.outbox_bytes_max {
             outbox.bytes = Vec::new();
             self.killed.store(true, Ordering::Release);
         }

@@ -6,6 +6,7 @@
 //! - T3: a connection that cannot go on (frame cut short, own writes pending, output unread, queue full) waits; nobody waits for it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
@@ -16,9 +17,6 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use crate::server::Shared;
 use crate::server::conn::{Conn, OUTBOX_BYTES_SOFT};
 use crate::server::dispatch::{Dispatch, Progress};
-
-/// Time a client has from connecting to a complete connect request.
-const CONNECT_REQUEST_MAX: Duration = Duration::from_secs(10);
 
 /// Input buffer of a quiet connection, bytes.
 const INPUT_BYTES_MIN: usize = 4 << 10;
@@ -58,7 +56,7 @@ enum Closed {
     ByClient,
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    #[error("no connect request within {CONNECT_REQUEST_MAX:?}")]
+    #[error("no connect request in time (nio.sessionlessCnxnTimeout)")]
     NoConnectRequest,
     #[error("{0}")]
     ByServer(&'static str),
@@ -81,7 +79,8 @@ struct Task<'a> {
 
 impl Task<'_> {
     async fn run(&mut self) -> Result<(), Closed> {
-        let connect_by = tokio::time::Instant::now() + CONNECT_REQUEST_MAX;
+        let connect_by =
+            tokio::time::Instant::now() + Duration::from_millis(self.shared.config.sessionless_timeout_ms);
         loop {
             self.conn.clear_woken();
             let progress = self.process()?;
@@ -105,7 +104,10 @@ impl Task<'_> {
                 }
                 ready = self.writer.writable(), if unsent => ready?,
                 () = tokio::time::sleep(QUEUE_FULL_RETRY), if progress == Progress::QueueFull => {}
-                () = tokio::time::sleep_until(connect_by), if !greeted => return Err(Closed::NoConnectRequest),
+                () = tokio::time::sleep_until(connect_by), if !greeted => {
+                    self.shared.stats.sessionless_expired.fetch_add(1, Ordering::Relaxed);
+                    return Err(Closed::NoConnectRequest);
+                }
                 () = self.shared.stopped() => return Err(Closed::ByServer("the server stops")),
             }
         }
@@ -161,7 +163,7 @@ impl Task<'_> {
             Progress::OwnWrites => self.conn.pending_writes() == 0,
             Progress::TooManyWrites => self.conn.pending_writes() < self.dispatch.pending_writes_max(),
             Progress::OutputFull => self.output.len() - self.sent < OUTBOX_BYTES_SOFT,
-            Progress::QueueFull => !self.shared.commit.is_full(),
+            Progress::QueueFull => !self.shared.commit.is_full(self.conn.pending_writes()),
             Progress::NeedInput | Progress::Close(_) => false,
         }
     }

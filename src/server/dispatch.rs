@@ -162,6 +162,10 @@ impl<'a> Dispatch<'a> {
         };
         let (id, now) = (self.conn.id, shared.mono_now());
         match session::plan_connect(request, &state, &sessions) {
+            ConnectPlan::New { .. } if sessions.len() >= shared.config.limits.sessions_max as usize => {
+                tracing::warn!(peer = %self.conn.peer, "no more sessions (zabra.limits.sessions)");
+                Some(Progress::Close("too many sessions"))
+            }
             ConnectPlan::New { timeout_ms, local: true } => {
                 let handle = sessions.create_local(timeout_ms, id, now);
                 self.open(handle, request.read_only);
@@ -254,6 +258,9 @@ impl<'a> Dispatch<'a> {
             // Its end is decided: like ZooKeeper, no reply; the close follows.
             return (frame.bytes, None);
         }
+        if handle.check(self.conn.id).is_err() {
+            return (0, Some(Progress::Close("the session has moved to another connection")));
+        }
         self.conn.stats.request();
         match class(&frame) {
             Class::Write => self.writes(input, session, now),
@@ -288,7 +295,7 @@ impl<'a> Dispatch<'a> {
     /// Hands the run of writes at the front of `input` to the commit path.
     fn writes(&mut self, input: &[u8], session: SessionId, now: Instant) -> (usize, Option<Progress>) {
         let shared = self.shared;
-        if shared.commit.is_full() {
+        if shared.commit.is_full(self.conn.pending_writes()) {
             return (0, Some(Progress::QueueFull));
         }
         let room = self.pending_writes_max().saturating_sub(self.conn.pending_writes());

@@ -61,8 +61,9 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 fn admit(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, id: ConnId) {
-    let conn = Conn::new(id, peer, AuthIds::of_peer(peer.ip()), shared.wall_now());
     let limits = &shared.config.limits;
+    let outbox_bytes_max = usize::try_from(limits.outbox_bytes_per_connection_max).unwrap_or(usize::MAX);
+    let conn = Conn::new(id, peer, AuthIds::of_peer(peer.ip()), shared.wall_now(), outbox_bytes_max);
     if let Err(refused) = shared.conns.add(&conn, limits.connections_max, limits.connections_per_address_max)
     {
         shared.stats.connections_rejected.fetch_add(1, Ordering::Relaxed);
@@ -73,6 +74,9 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, id: ConnId) 
     // Replies are small and complete: waiting to fill a packet would only delay them. A client that went away already is noticed when its
     // socket is read.
     let _ = stream.set_nodelay(true);
+    if shared.config.client_tcp_keep_alive {
+        let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
+    }
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         conn_task::run(&shared, &conn, stream).await;

@@ -103,7 +103,7 @@ mod tests {
 
     fn conn(id: u64, address: &str) -> Arc<Conn> {
         let peer = format!("{address}:99").parse().unwrap();
-        Conn::new(ConnId(id), peer, AuthIds::of_peer(std::net::SocketAddr::ip(&peer)), WallMs(0))
+        Conn::new(ConnId(id), peer, AuthIds::of_peer(std::net::SocketAddr::ip(&peer)), WallMs(0), 1 << 20)
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl ServerView for Shared {
     }
 
     fn outstanding(&self) -> u64 {
-        self.conns.all().iter().map(|conn| conn.pending_writes() as u64).sum()
+        self.commit.outstanding() as u64
     }
 
     fn connection_count(&self) -> usize {

@@ -378,8 +378,8 @@ fn the_largest_frame_fits_into_a_segment_and_into_the_budget() {
     let small = read("preAllocSize=16").unwrap();
     assert_eq!(small.config.log.segment_bytes, LOG_SEGMENT_BYTES_MIN);
     assert!(small.warnings[0].text.contains("4096 KiB instead of 16"));
-    assert_eq!(ok("jute.maxbuffer=67000000").log.segment_bytes, 64 << 20);
-    assert!(problems(read("jute.maxbuffer=67000000\nzabra.log.segmentBytes=33554432"))[0].contains("fits"));
+    assert_eq!(ok("jute.maxbuffer=62000000").log.segment_bytes, 64 << 20);
+    assert!(problems(read("jute.maxbuffer=62000000\nzabra.log.segmentBytes=33554432"))[0].contains("fits"));
     assert!(problems(read("zabra.log.segmentBytes=67108865"))[0].contains("multiple of 4096"));
     assert_eq!(ok("preAllocSize=65537").log.segment_bytes, (64 << 20) + 4_096);
     assert!(problems(read("jute.maxbuffer=8388608\nzabra.limits.inflightBytes=1048576"))[0].contains("fits"));
