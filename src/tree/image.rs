@@ -8,11 +8,11 @@
 //!
 //! The layout of the chunks is in `src/docs/tree.md`; the reader is [`super::Loader`]. Little-endian throughout.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
-use super::maps::{self, Map};
 use super::node::Node;
 use super::slab::PAGE_SLOTS;
 use super::{AclId, Tree};
@@ -75,8 +75,9 @@ pub(super) struct Active {
     visited: AtomicU32,
     /// Slots from here on came later.
     slot_bound: u32,
-    /// What was in slots changed since, encoded; empty if the slot was free.
-    kept: Mutex<Map<u32, Box<[u8]>>>,
+    /// What was in slots changed since, encoded; empty if the slot was free. Ordered, because it is taken out in order, and
+    /// because a hash table of many would stop a write for milliseconds when it grows.
+    kept: Mutex<BTreeMap<u32, Box<[u8]>>>,
 }
 
 impl Active {
@@ -174,12 +175,8 @@ impl Tree {
         assert!(self.image.is_none(), "one image at a time");
         self.images_begun += 1;
         let (id, slot_bound) = (self.images_begun, self.slab.slot_bound());
-        self.image = Some(Active {
-            id,
-            visited: AtomicU32::new(0),
-            slot_bound,
-            kept: Mutex::new(Map::with_hasher(maps::state(self.options.seed))),
-        });
+        self.image =
+            Some(Active { id, visited: AtomicU32::new(0), slot_bound, kept: Mutex::new(BTreeMap::new()) });
         Image {
             id,
             zxid: self.applied,
@@ -242,18 +239,22 @@ impl Tree {
         let last = image.slot_bound.min(first.saturating_add(SLOTS_PER_STEP_MAX));
         let (start, mut nodes, mut slot) = (out.len(), 0, first);
         while slot < last && out.len() - start < bytes_target && nodes < NODES_PER_STEP_MAX {
-            if kept.is_empty() && slot.is_multiple_of(PAGE_SLOTS) && self.slab.page_is_empty(slot) {
+            let next_kept = kept.first_key_value().map_or(u32::MAX, |(slot, _)| *slot);
+            debug_assert!(next_kept >= slot, "what is kept is of slots not visited yet (G2)");
+            if slot.is_multiple_of(PAGE_SLOTS)
+                && next_kept - slot >= PAGE_SLOTS
+                && self.slab.page_is_empty(slot)
+            {
                 slot += PAGE_SLOTS;
                 continue;
             }
-            match kept.remove(&slot) {
-                Some(was) => out.extend_from_slice(&was),
-                None => {
-                    if let Some(node) = self.slab.get_live(slot) {
-                        put_node(out, slot, node);
-                        nodes += 1;
-                    }
-                }
+            if next_kept == slot {
+                let (_, was) = kept.pop_first().expect("it was there a line ago");
+                out.extend_from_slice(&was);
+                nodes += 1;
+            } else if let Some(node) = self.slab.get_live(slot) {
+                put_node(out, slot, node);
+                nodes += 1;
             }
             slot += 1;
         }
