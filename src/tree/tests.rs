@@ -1,7 +1,10 @@
 //! What clients see: one test per rule of watches, events, quotas, owners and multis.
 
 use super::*;
+use crate::base::ConnId;
 use crate::wire::jute::{PutJute, Reader};
+use crate::wire::reply::EventType;
+use crate::wire::request::SetWatches;
 use crate::wire::request::StrVec;
 use crate::wire::txn::{CreateTxn, Lifetime, MultiWriter, Proposal, Txn, TxnDigest, TxnHeader, kind};
 use EventType::{NodeChildrenChanged, NodeCreated, NodeDataChanged, NodeDeleted};
