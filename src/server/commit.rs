@@ -32,6 +32,10 @@ use crate::wire::{ErrorCode, OpCode, perms, reply};
 /// Transactions prepared, or applied, under one hold of the tree's lock: about 100 µs, so that readers never wait for long.
 const LOCKED_TXNS_MAX: usize = 128;
 
+/// While a flush runs, the next group is prepared and appended ahead of it once it has so many requests; a smaller one is left to whoever
+/// flushes, for the groups that come together meanwhile cost one append instead of many.
+const AHEAD_MIN: usize = 64;
+
 /// Rounds a connection's task does before it leaves the rest to the commit thread.
 const INLINE_ROUNDS: usize = 2;
 
@@ -267,10 +271,15 @@ impl Commit {
         if self.has_work() {
             return;
         }
-        if let Some(mut stage) = self.prepare.try_lock()
-            && let Err(error) = stage.appender.mark()
-        {
+        let Some(mut stage) = self.prepare.try_lock() else { return };
+        let marked = stage.appender.mark();
+        drop(stage);
+        if let Err(error) = marked {
             shared.fail(&error);
+        }
+        // M1: a write may have come while the stage was held, and its connection have left because of that.
+        if self.has_work() {
+            self.unpark();
         }
     }
 
@@ -297,7 +306,9 @@ impl Commit {
     fn drive(&self, shared: &Shared, me: Option<ConnId>, rounds: usize) -> bool {
         for _ in 0..rounds {
             let mut worked = false;
-            if self.queued.load(Ordering::SeqCst) > 0
+            let queued = self.queued.load(Ordering::SeqCst);
+            if queued > 0
+                && (queued >= AHEAD_MIN || !self.flush.is_locked())
                 && let Some(mut stage) = self.prepare.try_lock()
             {
                 self.prepare_and_append(shared, &mut stage);
