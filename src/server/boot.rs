@@ -1,36 +1,34 @@
-//! From a data directory to a server that may serve: lock, superblock, newest valid snapshot, log, replay.
+//! From a configuration to a server that may serve: recovery ([`crate::node::recover()`]) with this machine's threads, clock and
+//! randomness, and the parts of the server around what it brings back.
 //!
 //! - B1: nothing is served, and the listening socket is not answered, before everything acknowledged earlier is back.
-//! - B2: a snapshot that does not load leaves nothing behind: the next older one starts from an empty tree.
-//! - B3: the log must reach from the snapshot to the end without a hole; otherwise the start is refused, and nothing is changed.
+//! - B2: what recovery refuses, the server refuses with the same words.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU16};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use parking_lot::{Mutex, RwLock};
 
 use crate::base::limits::PAYLOAD_BYTES_MAX;
-use crate::base::rng::Rng;
-use crate::base::{Epoch, LogPos, ServerId, Zxid};
-use crate::node::{AuthIds, AuthOptions, Prepare, PrepareOptions};
+use crate::base::{ServerId, Zxid};
+use crate::node::recover::{RecoverEvent, RecoverShell};
+use crate::node::{
+    AuthIds, AuthOptions, NodeDir, NodePlaces, Prepare, PrepareOptions, RecoverOptions, RecoveredNode,
+    recover,
+};
 use crate::server::Shared;
 use crate::server::commit::{Commit, CommitLimits, payload_bytes_max};
-use crate::server::config::{Config, DataDirState, LogRegion, ZABRA_FOLDER, inspect_data_dirs};
+use crate::server::config::{Config, LogRegion, ZABRA_FOLDER, inspect_data_dirs};
 use crate::server::fourletter::TRACE_MASK_DEFAULT;
 use crate::server::snapshotter::{SnapshotPolicy, Snapshots};
 use crate::server::stats::ServerStats;
 use crate::session::{Tracker, first_session_id};
-use crate::storage::log::{
-    Log, LogOptions, LogReader, RecoveryHints, RecoveryReport, RegionKind, SpareMaker,
-};
-use crate::storage::snapshot::{SnapshotReader, SnapshotStore};
-use crate::storage::superblock::{Superblock, SuperblockStore};
-use crate::storage::vfs::{RealVfs, Vfs, VfsLock, create_dir_durable};
-use crate::tree::{ChunkKind, Fired, Loader, Tree, TreeOptions, WatchLimits};
-use crate::wire::txn::Proposal;
+use crate::storage::log::{Log, LogOptions, RegionKind, SpareMaker};
+use crate::storage::snapshot::SnapshotStore;
+use crate::storage::vfs::{RealVfs, Vfs};
+use crate::tree::{Tree, TreeOptions, WatchLimits};
 
 /// What a closeSession payload holds beside the paths: header 32, digest 12, count 4.
 const CLOSE_SESSION_BYTES: usize = 48;
@@ -67,8 +65,7 @@ pub(crate) struct Booted {
 /// What is needed to stop cleanly, and to hold the directory until then.
 #[derive(Debug)]
 pub(crate) struct Finish {
-    superblock: SuperblockStore,
-    _lock: Box<dyn VfsLock>,
+    dir: NodeDir,
 }
 
 impl Finish {
@@ -78,62 +75,39 @@ impl Finish {
             .commit
             .flush_all(shared)
             .context("the last flush failed: what was not answered may be lost")?;
-        self.store_clean_stop(Some(end))
+        self.dir.clean_stop(end).context("cannot write the superblock")
     }
-
-    fn store_clean_stop(&mut self, clean_stop: Option<LogPos>) -> anyhow::Result<()> {
-        let value = Superblock { clean_stop, ..self.superblock.value().clone() };
-        self.superblock.store(value).context("cannot write the superblock")
-    }
-}
-
-/// Where things lie.
-struct Places {
-    data: PathBuf,
-    log: PathBuf,
 }
 
 /// Recovers the data directory of `config`.
 pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
     let started = Instant::now();
-    let state = inspect_data_dirs(&config.data_dir, &config.data_log_dir, config.data_dir_autocreate)?;
-    let places = Places {
+    inspect_data_dirs(&config.data_dir, &config.data_log_dir, config.data_dir_autocreate)?;
+    let places = NodePlaces {
         data: config.data_dir.join(ZABRA_FOLDER),
         log: config.data_log_dir.join(ZABRA_FOLDER).join("log"),
     };
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
-    create_dir_durable(&*vfs, &places.data).with_context(|| places.data.display().to_string())?;
-    let lock = vfs.lock(&places.data.join("lock")).with_context(|| {
-        format!("{} is in use by another process, or cannot be locked", places.data.display())
-    })?;
-    let mut superblock = open_superblock(&*vfs, &places, state, &config)?;
     let seed = random()?;
-    let store = SnapshotStore::open(Arc::clone(&vfs), &places.data)?;
-    let (mut tree, snapshot) = load_newest(&store, &tree_options(&config, seed))?;
-    let (log, report) = open_log(&vfs, &places, &config, &superblock, tree.applied(), seed)?;
-    let replay = replay(&mut tree, &log.reader, &report)?;
+    let progress = Progress::new();
+    let shell = RecoverShell { parallel: &on_all_cores, observe: &|event| progress.observe(event) };
+    let RecoveredNode { tree, log, snapshots: store, dir, summary } =
+        recover(&vfs, &places, &recover_options(&config, seed, random()?), &shell)?;
     let recovered = Recovered {
         zxid: tree.applied(),
         nodes: tree.node_count(),
-        snapshot: snapshot.as_ref().map(|info| info.zxid),
-        replayed: replay.txns,
-        bytes_cut: report.bytes_cut,
+        snapshot: summary.snapshot.map(|snapshot| snapshot.zxid),
+        replayed: summary.replayed_txns,
+        bytes_cut: summary.log.bytes_cut,
         took: started.elapsed(),
     };
-    if report.truncated_to.is_some() {
-        let value = Superblock { truncate_pending: None, ..superblock.value().clone() };
-        superblock.store(value).context("cannot write the superblock")?;
-    }
-    let mut finish = Finish { superblock, _lock: lock };
-    // From here on the log grows: a place written down at the last stop proves nothing any more. Stored in any case, so that from the
-    // second store on the superblock says that there is a log.
-    finish.store_clean_stop(None)?;
     let policy = SnapshotPolicy {
         txns_min: config.snapshot.every_txns,
         log_bytes_max: config.snapshot.every_log_bytes.unwrap_or(u64::MAX),
     };
-    let last_snapshot_bytes = snapshot.map_or(0, |info| info.file_bytes);
-    let snapshots = Snapshots::new(policy, replay.txns, replay.bytes, last_snapshot_bytes);
+    let last_snapshot_bytes = summary.snapshot.map_or(0, |snapshot| snapshot.file_bytes);
+    let snapshots =
+        Snapshots::new(policy, summary.replayed_txns, summary.replayed_bytes, last_snapshot_bytes);
     let Log { appender, flusher, spares, .. } = log;
     let prepare_options = prepare_options(&config, seed, appender.group_bytes_max());
     let prepare = Prepare::new(tree.applied(), tree.digest(), prepare_options.clone());
@@ -141,6 +115,7 @@ pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
         writes_max: config.limits.requests_outstanding_max as usize,
         bytes_max: usize::try_from(config.limits.inflight_bytes_max).unwrap_or(usize::MAX),
     };
+    let finish = Finish { dir };
     let shared = Arc::new(Shared {
         sessions: Mutex::new(tracker(&config, &tree)),
         commit: Commit::new(limits, prepare, appender, flusher),
@@ -150,7 +125,7 @@ pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
         prepare_options,
         own_auth: Arc::new(AuthIds::none()),
         unclosed: Mutex::default(),
-        node_id: finish.superblock.value().node_id,
+        node_id: finish.dir.superblock().node_id,
         started,
         stop: tokio::sync::watch::Sender::new(false),
         stopped: std::sync::atomic::AtomicBool::new(false),
@@ -169,53 +144,22 @@ fn random() -> anyhow::Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-fn open_superblock(
-    vfs: &dyn Vfs,
-    places: &Places,
-    state: DataDirState,
-    config: &Config,
-) -> anyhow::Result<SuperblockStore> {
-    let server_id = config.server_id.unwrap_or(ServerId(1));
-    // The lock file is ours already, so a fresh directory is told by what was there before it was made.
-    let data_present = state == DataDirState::Ours && holds_data(vfs, places)?;
-    let opened = SuperblockStore::open(vfs, &places.data, data_present)
-        .with_context(|| format!("in {}", places.data.display()))?;
-    match opened {
-        Some((store, copies)) => {
-            tracing::debug!(?copies, "superblock read");
-            if store.value().server_id != server_id {
-                bail!(
-                    "{} belongs to server {}, the configuration says {}: correct myid, or use this server's own dataDir",
-                    places.data.display(),
-                    store.value().server_id.0,
-                    server_id.0
-                );
-            }
-            Ok(store)
-        }
-        None => {
-            let value = Superblock {
-                node_id: random()?,
-                cluster_id: random()?,
-                server_id,
-                epoch_accepted: Epoch(0),
-                epoch_current: Epoch(0),
-                truncate_pending: None,
-                clean_stop: None,
-            };
-            Ok(SuperblockStore::format(vfs, &places.data, value)?)
-        }
+/// `identity` is apart from `seed`, which keeps hash tables unpredictable: the node's identity can be read in its files.
+fn recover_options(config: &Config, seed: u64, identity: u64) -> RecoverOptions {
+    RecoverOptions {
+        tree: tree_options(config, seed),
+        log: LogOptions {
+            segment_bytes: config.log.segment_bytes,
+            region: match config.log.region {
+                None => RegionKind::default(),
+                Some(LogRegion::Mapped) => RegionKind::MappedFdatasync,
+                Some(LogRegion::Pwrite) => RegionKind::Pwrite,
+            },
+            ..LogOptions::default()
+        },
+        server_id: config.server_id.unwrap_or(ServerId(1)),
+        seed: identity,
     }
-}
-
-/// True when there is a snapshot or a log segment: data that a superblock must belong to.
-fn holds_data(vfs: &dyn Vfs, places: &Places) -> anyhow::Result<bool> {
-    let is_data = |dir: &Path, prefix: &str| match vfs.list(dir) {
-        Ok(names) => Ok(names.iter().any(|name| name.starts_with(prefix))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    };
-    Ok(is_data(&places.data, "snapshot.")? || is_data(&places.log, "")?)
 }
 
 fn tree_options(config: &Config, seed: u64) -> TreeOptions {
@@ -268,156 +212,53 @@ fn tracker(config: &Config, tree: &Tree) -> Tracker {
     tracker
 }
 
-// --- Snapshots ---
-
-struct LoadedFrom {
-    zxid: Zxid,
-    file_bytes: u64,
-}
-
-/// The newest snapshot that loads, or an empty tree without any.
-fn load_newest(store: &SnapshotStore, options: &TreeOptions) -> anyhow::Result<(Tree, Option<LoadedFrom>)> {
-    let mut below = None;
-    let mut bad = 0;
-    loop {
-        let newest = store.newest_valid(below).context("cannot look for snapshots")?;
-        for skipped in &newest.skipped {
-            bad += 1;
-            tracing::error!(zxid = %skipped.zxid, error = %skipped.error, "snapshot passed over");
-        }
-        let Some(reader) = newest.reader else { break };
-        let (zxid, file_bytes) = (reader.info().zxid, reader.info().file_bytes);
-        match load(&reader, *options) {
-            Ok(tree) => return Ok((tree, Some(LoadedFrom { zxid, file_bytes }))),
-            Err(error) => {
-                bad += 1;
-                tracing::error!(%zxid, error = %format!("{error:#}"), "snapshot does not load; trying an older one");
-                below = Some(zxid);
-            }
-        }
-    }
-    if bad > 0 {
-        tracing::warn!(bad, "no snapshot is usable: everything must come from the log");
-    }
-    Ok((Tree::new(*options), None))
-}
-
-/// Loads all chunks, on as many threads as there are cores.
-fn load(reader: &SnapshotReader, options: TreeOptions) -> anyhow::Result<Tree> {
-    let loader = Loader::new(options);
-    let next = AtomicU32::new(0);
+/// Runs `job` once per core.
+fn on_all_cores(job: &(dyn Fn() + Sync)) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let result: anyhow::Result<()> = std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..threads).map(|_| scope.spawn(|| load_some(reader, &loader, &next))).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().expect("loading bytes never panics"))
-    });
-    result?;
-    Ok(loader.finish()?)
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(job))));
 }
 
-fn load_some(reader: &SnapshotReader, loader: &Loader, next: &AtomicU32) -> anyhow::Result<()> {
-    let mut bytes = Vec::new();
-    let mut said = Instant::now();
-    loop {
-        let index = next.fetch_add(1, Ordering::Relaxed);
-        if index >= reader.chunk_count() {
-            return Ok(());
-        }
-        let kind = reader.read_chunk(index, &mut bytes)?;
-        let kind = u8::try_from(kind).ok().and_then(ChunkKind::from_u8);
-        let kind =
-            kind.with_context(|| format!("chunk {index} is of a kind that this version does not know"))?;
-        loader.chunk(kind, &bytes).with_context(|| format!("chunk {index}"))?;
-        if said.elapsed() > PROGRESS_EVERY {
-            said = Instant::now();
-            tracing::info!(chunk = index, of = reader.chunk_count(), "loading the snapshot");
-        }
-    }
+/// Tells the operator what recovery finds; of its progress, only now and then.
+struct Progress {
+    said: Mutex<Instant>,
 }
 
-// --- Log ---
-
-fn open_log(
-    vfs: &Arc<dyn Vfs>,
-    places: &Places,
-    config: &Config,
-    superblock: &SuperblockStore,
-    snapshot: Zxid,
-    seed: u64,
-) -> anyhow::Result<(Log, RecoveryReport)> {
-    let value = superblock.value();
-    let options = LogOptions {
-        segment_bytes: config.log.segment_bytes,
-        region: match config.log.region {
-            None => RegionKind::default(),
-            Some(LogRegion::Mapped) => RegionKind::MappedFdatasync,
-            Some(LogRegion::Pwrite) => RegionKind::Pwrite,
-        },
-        identity: value.node_id,
-    };
-    let hints = RecoveryHints {
-        base: snapshot,
-        history: superblock.generation() > 1,
-        clean_stop: value.clean_stop,
-        pending_truncate: value.truncate_pending,
-    };
-    let salt = Rng::new(seed).next_u64();
-    let (log, report) = Log::open(Arc::clone(vfs), &places.log, options, hints, salt)
-        .with_context(|| format!("the transaction log in {}", places.log.display()))?;
-    if report.bytes_cut > 0 {
-        tracing::warn!(bytes = report.bytes_cut, pos = %report.end, "torn tail cut: written, but never acknowledged");
+impl Progress {
+    fn new() -> Progress {
+        Progress { said: Mutex::new(Instant::now()) }
     }
-    if report.base > snapshot {
-        bail!(
-            "{}: the log starts after {}, the newest usable snapshot ends at {snapshot}: transactions between them are \
-             missing; restore a snapshot, or the log segments, from a backup",
-            places.log.display(),
-            report.base
-        );
-    }
-    if report.last < snapshot {
-        bail!(
-            "{}: the log ends at {}, before the snapshot at {snapshot}: segments are missing or dataLogDir is not the one \
-             that belongs to dataDir",
-            places.log.display(),
-            report.last
-        );
-    }
-    Ok((log, report))
-}
 
-struct Replayed {
-    txns: u64,
-    bytes: u64,
-}
-
-/// Applies what the log holds behind the tree's last transaction.
-fn replay(tree: &mut Tree, reader: &LogReader, report: &RecoveryReport) -> anyhow::Result<Replayed> {
-    let mut replayed = Replayed { txns: 0, bytes: 0 };
-    let mut fired = Fired::default();
-    let mut said = Instant::now();
-    let mut cursor = reader.after(tree.applied()).context("cannot read the log")?;
-    while let Some((zxid, payload)) = cursor.next().context("cannot read the log")? {
-        let proposal =
-            Proposal::read(payload).with_context(|| format!("transaction {zxid} cannot be decoded"))?;
-        tree.apply(&proposal, &mut fired);
-        if let Some(mismatch) = fired.digest_mismatch() {
-            bail!(
-                "transaction {zxid} should give a tree with digest {:x}, it gives {:x}: snapshot and log do not belong together, \
-                 or one of them was changed",
-                mismatch.expected,
-                mismatch.found
-            );
-        }
-        fired.clear();
-        replayed.txns += 1;
-        replayed.bytes += payload.len() as u64;
-        if said.elapsed() > PROGRESS_EVERY {
-            said = Instant::now();
-            tracing::info!(%zxid, last = %report.last, txns = replayed.txns, "replaying the log");
+    fn observe(&self, event: &RecoverEvent<'_>) {
+        match event {
+            RecoverEvent::Superblock { copies } => tracing::debug!(?copies, "superblock read"),
+            RecoverEvent::SnapshotsRemoved { target, zxids } => {
+                tracing::warn!(zxid = %target, ?zxids, "snapshots behind a pending truncation removed");
+            }
+            RecoverEvent::SnapshotPassedOver { zxid, fault } => {
+                tracing::error!(%zxid, error = %fault, "snapshot does not load; trying an older one");
+            }
+            RecoverEvent::NoSnapshotUsable { tried } => {
+                tracing::warn!(tried, "no snapshot is usable: everything must come from the log");
+            }
+            RecoverEvent::TailCut { bytes, pos } => {
+                tracing::warn!(bytes, %pos, "torn tail cut: written, but never acknowledged");
+            }
+            RecoverEvent::Loading { chunk, of } if self.is_time() => {
+                tracing::info!(chunk, of, "loading the snapshot");
+            }
+            RecoverEvent::Replaying { zxid, last, txns } if self.is_time() => {
+                tracing::info!(%zxid, %last, txns, "replaying the log");
+            }
+            RecoverEvent::Loading { .. } | RecoverEvent::Replaying { .. } => {}
         }
     }
-    assert_eq!(tree.applied(), report.last, "replay ends where the log does");
-    Ok(replayed)
+
+    fn is_time(&self) -> bool {
+        let mut said = self.said.lock();
+        let is_time = said.elapsed() > PROGRESS_EVERY;
+        if is_time {
+            *said = Instant::now();
+        }
+        is_time
+    }
 }

@@ -1,7 +1,7 @@
-//! When snapshots are taken, and the thread that takes them.
+//! When snapshots are taken, and the thread that takes them. How, is `node::snapshot`'s business.
 //!
-//! - N1: commits go on while a snapshot is taken: the tree is locked for one chunk at a time, never while compressing or writing.
-//! - N2: a snapshot holds applied, hence durable and committed, state only, exact at its zxid (decision 0002).
+//! - N1: commits go on while a snapshot is taken.
+//! - N2: snapshots never cost more than the log itself.
 //! - N3: nothing is removed before the snapshot that covers it was read back and verified (rule R15).
 //! - N4: a failed snapshot (full disk) costs nothing but the attempt; the log keeps what it would have covered.
 
@@ -12,16 +12,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::base::{WallMs, Zxid};
+use crate::base::Zxid;
+use crate::node::snapshot::{STEP_BYTES, retire};
+use crate::node::{SnapshotFailed, SnapshotOptions, SnapshotTask};
 use crate::server::Shared;
 use crate::storage::log::Group;
-use crate::storage::snapshot::{
-    HeldSnapshot, Retention, SnapshotError, SnapshotInfo, SnapshotMeta, SnapshotStore, plan_retention,
-};
-use crate::tree::Image;
-
-/// Bytes of nodes encoded under one hold of the tree's lock: about 100 µs. A chunk of the file is made of several.
-const LOCKED_BYTES: usize = 64 << 10;
+use crate::storage::snapshot::{Retention, SnapshotError, SnapshotInfo, SnapshotStore};
 
 /// Pause between two snapshots: at hundreds of thousands of writes per second `snapCount` alone would ask for several per second.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -134,17 +130,6 @@ impl Snapshots {
     }
 }
 
-/// Why an attempt came to nothing.
-#[derive(Debug, thiserror::Error)]
-enum Failed {
-    #[error("{0}")]
-    Snapshot(#[from] SnapshotError),
-    #[error("read back from the disk it is damaged: {0}")]
-    ReadBack(String),
-    #[error("the server stops")]
-    Stopped,
-}
-
 /// Takes snapshots until the server stops.
 pub(crate) fn run(shared: &Arc<Shared>, store: &SnapshotStore) {
     // The commit path must not wait for a core that compresses. A process that may not change its niceness is no worse off.
@@ -153,17 +138,17 @@ pub(crate) fn run(shared: &Arc<Shared>, store: &SnapshotStore) {
     while shared.snapshots.wait() {
         let started = Instant::now();
         match take(shared, store) {
-            Ok(info) => {
+            Ok(Some(info)) => {
                 shared.snapshots.ended(Some(info.file_bytes));
                 let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
                 shared.stats.snapshot_us.add(us);
                 tracing::info!(zxid = %info.zxid, bytes = info.file_bytes, us, "snapshot taken");
                 verified.insert(info.zxid);
-                if let Err(error) = retire(shared, store, &verified) {
+                if let Err(error) = retire_old(shared, store, &mut verified) {
                     tracing::warn!(%error, "old snapshots stay for now");
                 }
             }
-            Err(Failed::Stopped) => return,
+            Ok(None) => return,
             Err(error) => {
                 shared.snapshots.ended(None);
                 shared.stats.snapshot_errors.fetch_add(1, Ordering::Relaxed);
@@ -173,76 +158,45 @@ pub(crate) fn run(shared: &Arc<Shared>, store: &SnapshotStore) {
     }
 }
 
-fn take(shared: &Arc<Shared>, store: &SnapshotStore) -> Result<SnapshotInfo, Failed> {
-    let mut image = shared.tree.write().begin_image();
-    shared.snapshots.began();
-    let result = write_image(shared, store, &mut image);
-    shared.tree.write().end_image(image);
-    let info = result?;
-    // Read back from the disk before anything older may go (N3).
-    let report = store.verify(info.zxid)?;
-    match report.damages.first() {
-        None if report.is_good() => Ok(info),
-        None => Err(Failed::ReadBack("unreadable".to_owned())),
-        Some(damage) => Err(Failed::ReadBack(damage.to_string())),
-    }
-}
-
-fn write_image(
-    shared: &Arc<Shared>,
-    store: &SnapshotStore,
-    image: &mut Image,
-) -> Result<SnapshotInfo, Failed> {
-    let config = &shared.config.snapshot;
-    let mut writer = store.create(SnapshotMeta {
-        zxid: image.zxid(),
+/// Takes one snapshot; `None` when the server stops meanwhile.
+fn take(shared: &Shared, store: &SnapshotStore) -> Result<Option<SnapshotInfo>, SnapshotFailed> {
+    let options = SnapshotOptions {
         node_id: shared.node_id,
         created: shared.wall_now(),
-        chunk_bytes_target: LOCKED_BYTES as u32,
-        level: config.zstd_level,
-    })?;
-    let mut chunk = Vec::with_capacity(2 * LOCKED_BYTES);
+        level: shared.config.snapshot.zstd_level,
+    };
+    let mut task = SnapshotTask::begin(&shared.tree, store, &options)?;
+    shared.snapshots.began();
     loop {
-        chunk.clear();
-        let kind = shared.tree.read().image_chunk(image, &mut chunk, LOCKED_BYTES);
-        let Some(kind) = kind else { break };
-        writer.chunk(kind as u16, &chunk)?;
-        if shared.is_stopped() {
-            return Err(Failed::Stopped);
+        match task.step(&shared.tree, STEP_BYTES) {
+            Ok(true) if shared.is_stopped() => {
+                task.abort(&shared.tree);
+                return Ok(None);
+            }
+            Ok(true) => {}
+            Ok(false) => return task.finish(&shared.tree, store).map(Some),
+            Err(error) => {
+                task.abort(&shared.tree);
+                return Err(error);
+            }
         }
     }
-    let mut trailer = image.digest().to_le_bytes().to_vec();
-    trailer.extend_from_slice(&(image.node_count() as u64).to_le_bytes());
-    Ok(writer.finish(image.zxid(), &trailer)?)
 }
 
-/// Removes what retention lets go, and releases the log below the oldest snapshot that is kept. `verified` are the snapshots that this
-/// process read back; older ones are read back now, once.
-fn retire(
-    shared: &Arc<Shared>,
+/// Removes what retention lets go, and releases the log below the oldest snapshot that is kept.
+fn retire_old(
+    shared: &Shared,
     store: &SnapshotStore,
-    verified: &BTreeSet<Zxid>,
+    verified: &mut BTreeSet<Zxid>,
 ) -> Result<(), SnapshotError> {
     let Some(keep) = shared.config.snapshot.retention else { return Ok(()) };
-    let mut held = Vec::new();
-    for entry in store.list()? {
-        let Ok(info) = entry.state else {
-            held.push(HeldSnapshot { zxid: entry.zxid, created: WallMs(0), verified: false });
-            continue;
-        };
-        let good =
-            verified.contains(&entry.zxid) || store.verify(entry.zxid).is_ok_and(|report| report.is_good());
-        held.push(HeldSnapshot { zxid: entry.zxid, created: info.created, verified: good });
-    }
     let retention = Retention {
         count_min: keep.snapshots_min,
         count_max: if keep.age_ms_min == 0 { keep.snapshots_min } else { usize::MAX },
         age_max: (keep.age_ms_min > 0).then(|| Duration::from_millis(keep.age_ms_min)),
     };
-    let plan = plan_retention(&held, &retention, shared.wall_now());
-    store.remove(&plan.remove)?;
-    if let Some(after) = plan.log_needed_after {
-        shared.snapshots.state.lock().purge_below = Some(after.next());
+    if let Some(below) = retire(store, &retention, verified, shared.wall_now())?.purge_below {
+        shared.snapshots.state.lock().purge_below = Some(below);
     }
     Ok(())
 }

@@ -1,0 +1,251 @@
+//! From a data directory to a node that may serve: lock, superblock, newest valid snapshot, log, replay.
+//!
+//! - B1: what was acknowledged is in the tree, or there is an error that names what is missing and where; never a guess.
+//! - B2: a snapshot that does not load leaves nothing behind: the next older one starts from an empty tree.
+//! - B3: the log must reach from the snapshot to the end without a hole; else the start is refused, and the log is not touched.
+//! - B4: a pending truncation removes the snapshots above its target before the log is cut (rule R3), and its intent is cleared
+//!   only after that.
+//! - B5: when this returns, the superblock says that there is a log (`generation > 1`) and names no clean stop: from here on the
+//!   log grows, and a place written down earlier proves nothing any more.
+//!
+//! The server and the simulator run this very code. No clock, no thread, no randomness of its own: [`RecoverOptions`] brings the
+//! seed, [`RecoverShell`] the threads and somebody to tell. Page: `docs/recovery.md`.
+
+mod dir;
+mod error;
+mod load;
+mod replay;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::rng::Rng;
+use crate::base::{LogPos, ServerId, Zxid};
+use crate::storage::log::{Log, LogOptions, RecoveryHints, RecoveryReport};
+use crate::storage::snapshot::SnapshotStore;
+use crate::storage::superblock::CopyState;
+use crate::storage::vfs::{Vfs, create_dir_durable};
+use crate::tree::{Tree, TreeOptions};
+
+pub use dir::{NodeDir, TruncateError};
+pub use error::{RecoverError, SnapshotFault};
+
+/// Where a node's files lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePlaces {
+    /// Lock, superblock and snapshots.
+    pub data: PathBuf,
+    /// Log segments.
+    pub log: PathBuf,
+}
+
+/// What a start is told.
+#[derive(Clone, Debug)]
+pub struct RecoverOptions {
+    /// The tree to be.
+    pub tree: TreeOptions,
+    /// The log; its identity is taken from the superblock.
+    pub log: LogOptions,
+    /// Whose directory it must be.
+    pub server_id: ServerId,
+    /// Random and new for every start: identities of a new directory and the log's salts come from it.
+    pub seed: u64,
+}
+
+/// Runs a job on as many threads as it likes, at least once, and returns when every run has returned.
+pub type Parallel<'a> = dyn Fn(&(dyn Fn() + Sync)) + 'a;
+
+/// What the process lends to a start.
+pub struct RecoverShell<'a> {
+    /// Threads for loading.
+    pub parallel: &'a Parallel<'a>,
+    /// Is told what is found, from any of those threads.
+    pub observe: &'a (dyn Fn(&RecoverEvent<'_>) + Sync),
+}
+
+impl std::fmt::Debug for RecoverShell<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RecoverShell")
+    }
+}
+
+impl RecoverShell<'static> {
+    /// One thread, nobody to tell.
+    #[must_use]
+    pub fn quiet() -> RecoverShell<'static> {
+        RecoverShell { parallel: &|job| job(), observe: &|_| () }
+    }
+}
+
+/// What happens on the way; an operator wants to see some of it.
+#[derive(Debug)]
+pub enum RecoverEvent<'a> {
+    /// The superblock was read.
+    Superblock {
+        /// What each copy was like.
+        copies: &'a [CopyState],
+    },
+    /// A pending truncation removed these snapshots first.
+    SnapshotsRemoved {
+        /// Target of the truncation.
+        target: Zxid,
+        /// What was removed, newest first.
+        zxids: &'a [Zxid],
+    },
+    /// A snapshot is of no use; an older one is tried.
+    SnapshotPassedOver {
+        /// The zxid in its name.
+        zxid: Zxid,
+        /// Why.
+        fault: &'a SnapshotFault,
+    },
+    /// There are snapshots, and none is usable: everything must come from the log.
+    NoSnapshotUsable {
+        /// How many were tried.
+        tried: usize,
+    },
+    /// A chunk of a snapshot was loaded.
+    Loading {
+        /// Its number.
+        chunk: u32,
+        /// How many there are.
+        of: u32,
+    },
+    /// A torn tail was cut off the log: written, but never acknowledged.
+    TailCut {
+        /// How much.
+        bytes: u64,
+        /// Where the log ends now.
+        pos: LogPos,
+    },
+    /// A transaction was replayed.
+    Replaying {
+        /// It.
+        zxid: Zxid,
+        /// The last one there is.
+        last: Zxid,
+        /// How many so far.
+        txns: u64,
+    },
+}
+
+/// The snapshot a start began from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadedSnapshot {
+    /// Its zxid.
+    pub zxid: Zxid,
+    /// Bytes of its file.
+    pub file_bytes: u64,
+}
+
+/// What a start found and did.
+#[derive(Clone, Debug)]
+pub struct RecoverSummary {
+    /// The snapshot it began from.
+    pub snapshot: Option<LoadedSnapshot>,
+    /// Snapshots that were passed over because they are of no use.
+    pub snapshots_bad: usize,
+    /// Transactions replayed from the log.
+    pub replayed_txns: u64,
+    /// Their bytes.
+    pub replayed_bytes: u64,
+    /// What opening the log found.
+    pub log: RecoveryReport,
+}
+
+/// A node's durable parts, ready to go on.
+#[derive(Debug)]
+pub struct RecoveredNode {
+    /// The state, up to the last transaction of the log.
+    pub tree: Tree,
+    /// The open log.
+    pub log: Log,
+    /// The snapshots.
+    pub snapshots: SnapshotStore,
+    /// Lock and superblock; the node is this process's until it is dropped.
+    pub dir: NodeDir,
+    /// What was found and done.
+    pub summary: RecoverSummary,
+}
+
+/// Recovers the node whose files lie in `places`, or makes a new one where there is nothing.
+///
+/// # Errors
+/// See [`RecoverError`]: each says where, and what to do. After an error nobody may serve; the lock is given back.
+pub fn recover(
+    vfs: &Arc<dyn Vfs>,
+    places: &NodePlaces,
+    options: &RecoverOptions,
+    shell: &RecoverShell<'_>,
+) -> Result<RecoveredNode, RecoverError> {
+    let fail = |source| RecoverError::Directory { path: places.data.clone(), source };
+    create_dir_durable(&**vfs, &places.data).map_err(fail)?;
+    let mut seeds = Rng::new(options.seed);
+    let mut dir = NodeDir::open(&**vfs, places, options.server_id, &mut seeds, shell)?;
+    let snapshots = SnapshotStore::open(Arc::clone(vfs), &places.data)
+        .map_err(|source| RecoverError::Snapshots { dir: places.data.clone(), source })?;
+    finish_truncation_of_snapshots(&dir, &snapshots, places, shell)?;
+    let load::Loaded { mut tree, snapshot, bad } = load::newest(&snapshots, places, options.tree, shell)?;
+    let (log, report) = open_log(vfs, places, options, &dir, tree.applied(), seeds.next_u64())?;
+    if report.bytes_cut > 0 {
+        (shell.observe)(&RecoverEvent::TailCut { bytes: report.bytes_cut, pos: report.end });
+    }
+    let replayed = replay::replay(&mut tree, &log.reader, &report, places, shell)?;
+    dir.log_grows().map_err(|source| RecoverError::superblock(places, source))?;
+    assert_eq!(tree.applied(), report.last, "replay ends where the log does");
+    let summary = RecoverSummary {
+        snapshot,
+        snapshots_bad: bad,
+        replayed_txns: replayed.txns,
+        replayed_bytes: replayed.bytes,
+        log: report,
+    };
+    Ok(RecoveredNode { tree, log, snapshots, dir, summary })
+}
+
+/// B4: what the log is about to lose, no snapshot may bring back.
+fn finish_truncation_of_snapshots(
+    dir: &NodeDir,
+    snapshots: &SnapshotStore,
+    places: &NodePlaces,
+    shell: &RecoverShell<'_>,
+) -> Result<(), RecoverError> {
+    let Some(target) = dir.superblock().truncate_pending else { return Ok(()) };
+    let zxids = snapshots.remove_above(target).map_err(|source| RecoverError::TruncateSnapshots {
+        dir: places.data.clone(),
+        target,
+        source,
+    })?;
+    if !zxids.is_empty() {
+        (shell.observe)(&RecoverEvent::SnapshotsRemoved { target, zxids: &zxids });
+    }
+    Ok(())
+}
+
+fn open_log(
+    vfs: &Arc<dyn Vfs>,
+    places: &NodePlaces,
+    options: &RecoverOptions,
+    dir: &NodeDir,
+    snapshot: Zxid,
+    salt: u64,
+) -> Result<(Log, RecoveryReport), RecoverError> {
+    let value = dir.superblock();
+    let log_options = LogOptions { identity: value.node_id, ..options.log };
+    let hints = RecoveryHints {
+        base: snapshot,
+        history: dir.has_history(),
+        clean_stop: value.clean_stop,
+        pending_truncate: value.truncate_pending,
+    };
+    let (log, report) = Log::open(Arc::clone(vfs), &places.log, log_options, hints, salt)
+        .map_err(|source| RecoverError::Log { dir: places.log.clone(), source })?;
+    assert_eq!(report.truncated_to, value.truncate_pending, "a pending truncation is finished, or refused");
+    if report.base > snapshot {
+        return Err(RecoverError::Gap { dir: places.log.clone(), log_base: report.base, snapshot });
+    }
+    if report.last < snapshot {
+        return Err(RecoverError::LogBehind { dir: places.log.clone(), log_last: report.last, snapshot });
+    }
+    Ok((log, report))
+}
