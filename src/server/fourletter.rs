@@ -17,6 +17,7 @@ mod word;
 
 use std::ops::ControlFlow;
 
+use super::stats::Extremes;
 use text::{Text, java_date, java_double};
 
 pub use view::{
@@ -131,7 +132,7 @@ fn stat(view: &dyn ServerView, with_clients: bool, out: &mut Text<'_>) {
     // What follows the clients must be there even when they were cut.
     out.reserve_tail();
     let latency = &view.stats().latency_us;
-    let (min, max) = (latency.min() / 1_000, latency.max() / 1_000);
+    let (min, max) = extremes_ms(latency);
     out.line(format_args!("Latency min/avg/max: {min}/{}/{max}", mean_ms(latency.mean())));
     let load = |n: &std::sync::atomic::AtomicU64| n.load(std::sync::atomic::Ordering::Relaxed);
     out.line(format_args!("Received: {}", load(&view.stats().packets_received)));
@@ -145,6 +146,12 @@ fn stat(view: &dyn ServerView, with_clients: bool, out: &mut Text<'_>) {
         let (last, min, max) = view.stats().proposal_size.get();
         out.line(format_args!("Proposal sizes last/min/max: {last}/{min}/{max}"));
     }
+}
+
+/// Smallest and largest in whole milliseconds, as ZooKeeper prints them: the one rounded down, the other up, so that the mean, which
+/// has a fraction, lies between them.
+fn extremes_ms(latency: &Extremes) -> (u64, u64) {
+    (latency.min() / 1_000, latency.max().div_ceil(1_000))
 }
 
 /// A mean in microseconds as ZooKeeper prints means: milliseconds, four digits, as a Java double.

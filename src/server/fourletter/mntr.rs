@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::super::stats::{Histogram, ServerStats, Summary};
 use super::text::{Text, java_double};
 use super::view::{Mode, ServerView};
-use super::{full_version, mean_ms};
+use super::{extremes_ms, full_version, mean_ms};
 
 /// Appends all lines.
 pub(super) fn mntr(view: &dyn ServerView, out: &mut Text<'_>) {
@@ -24,8 +24,9 @@ fn gauges(view: &dyn ServerView, out: &mut Text<'_>) {
     let (stats, tree) = (view.stats(), view.tree());
     let latency = &stats.latency_us;
     put(out, "avg_latency", mean_ms(latency.mean()));
-    put(out, "max_latency", latency.max() / 1_000);
-    put(out, "min_latency", latency.min() / 1_000);
+    let (min, max) = extremes_ms(latency);
+    put(out, "max_latency", max);
+    put(out, "min_latency", min);
     put(out, "packets_received", load(&stats.packets_received));
     put(out, "packets_sent", load(&stats.packets_sent));
     put(out, "num_alive_connections", view.connection_count());
@@ -99,7 +100,7 @@ fn summary(out: &mut Text<'_>, name: &str, histogram: &Histogram, unit: u64, per
     let Summary { count, sum, min, max, p50, p95, p99, p999 } = histogram.summary();
     let mean = if count == 0 { 0.0 } else { sum as f64 / count as f64 / unit as f64 };
     put(out, &format!("avg_{name}"), java_double((mean * 10_000.0).round() / 10_000.0));
-    let values = [("min", min), ("max", max), ("cnt", count * unit), ("sum", sum)];
+    let values = [("min", min), ("max", max.next_multiple_of(unit)), ("cnt", count * unit), ("sum", sum)];
     for (key, value) in values {
         put(out, &format!("{key}_{name}"), value / unit);
     }

@@ -161,7 +161,7 @@ impl ServerView for Fake {
 fn srvr_is_zookeepers() {
     let want = format!(
         "Zookeeper version: 3.9.5-zabra-{ZABRA_VERSION}, built on {BUILT_ON}\n\
-         Latency min/avg/max: 1/1.5/1\nReceived: 1\nSent: 1\nConnections: 2\nOutstanding: 4\nZxid: 0x2a\n\
+         Latency min/avg/max: 1/1.5/2\nReceived: 1\nSent: 1\nConnections: 2\nOutstanding: 4\nZxid: 0x2a\n\
          Mode: standalone\nNode count: 5\n"
     );
     assert_eq!(Fake::new().ask(Word::Srvr), want);
@@ -178,7 +178,7 @@ fn stat_lists_clients_between_version_and_figures() {
             " /127.0.0.1:1000[1](queued=0,recved=1,sent=0)",
             " /127.0.0.1:2000[1](queued=0,recved=1,sent=1)",
             "",
-            "Latency min/avg/max: 1/1.5/1",
+            "Latency min/avg/max: 1/1.5/2",
         ]
     );
 }
