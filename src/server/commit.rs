@@ -490,9 +490,14 @@ impl FlushStage {
                 if !conn.auth().allowed(&shared.prepare_options.auth, firing.acl, perms::READ) {
                     continue;
                 }
+                let mut bytes = 0;
                 conn.put(|out| {
-                    reply::put_event(&mut out.bytes, firing.zxid.to_wire(), firing.event, firing.path)
+                    let before = out.bytes.len();
+                    reply::put_event(&mut out.bytes, firing.zxid.to_wire(), firing.event, firing.path);
+                    bytes = out.bytes.len() - before;
                 });
+                conn.stats.event();
+                self.tally.event(bytes);
                 if Some(conn.id) != me && conn.mark_woken() {
                     self.to_wake.push(conn);
                 }
@@ -545,7 +550,7 @@ impl FlushStage {
     ) {
         let latency_us = micros(now.saturating_duration_since(entry.received));
         self.tally.reply(&shared.stats, RequestKind::Write, bytes, latency_us);
-        conn.stats.reply(entry.op, entry.xid, zxid, self.wall_ms, latency_us);
+        conn.stats.replies(1, entry.op, entry.xid, zxid, self.wall_ms, latency_us);
     }
 }
 

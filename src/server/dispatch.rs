@@ -127,6 +127,7 @@ impl<'a> Dispatch<'a> {
         let Ok(request) = ConnectRequest::read(frame) else {
             return (0, Some(Progress::Close("the first frame is no connect request")));
         };
+        self.note_request(4 + len);
         (4 + len, self.connect(&request))
     }
 
@@ -238,9 +239,10 @@ impl<'a> Dispatch<'a> {
     fn open(&mut self, handle: Arc<SessionHandle>, read_only: Option<bool>) {
         self.conn.set_session(handle.id());
         let password = session::password(handle.id());
-        self.conn.put(|out| {
+        self.answer(|out| {
             let read_only = read_only.map(|_| false);
-            reply::put_connect(&mut out.bytes, handle.timeout_ms(), handle.id().0, &password, read_only);
+            reply::put_connect(out, handle.timeout_ms(), handle.id().0, &password, read_only);
+            Served::STAY
         });
         self.phase = Phase::Open { handle };
     }
@@ -261,16 +263,17 @@ impl<'a> Dispatch<'a> {
         if handle.check(self.conn.id).is_err() {
             return (0, Some(Progress::Close("the session has moved to another connection")));
         }
-        self.conn.stats.request();
         match class(&frame) {
             Class::Write => self.writes(input, session, now),
             Class::Read if self.conn.pending_writes() > 0 => (0, Some(Progress::OwnWrites)),
             Class::Read => self.reads(input, session, now),
             Class::Auth => {
+                self.note_request(frame.bytes);
                 self.authenticate(&frame);
                 (frame.bytes, None)
             }
             Class::Sasl => {
+                self.note_request(frame.bytes);
                 self.answer(|out| node::serve_sasl(frame.header.xid, out));
                 (frame.bytes, None)
             }
@@ -278,6 +281,7 @@ impl<'a> Dispatch<'a> {
                 (0, Some(Progress::OwnWrites))
             }
             Class::Undecodable => {
+                self.note_request(frame.bytes);
                 let applied = self.shared.tree.read().applied();
                 self.answer(|out| {
                     reply::put_empty(out, frame.header.xid, applied, ErrorCode::MarshallingError);
@@ -286,6 +290,7 @@ impl<'a> Dispatch<'a> {
                 (frame.bytes, None)
             }
             Class::Unknown => {
+                self.note_request(frame.bytes);
                 self.answer(|out| node::put_unimplemented(out, frame.header.xid));
                 (frame.bytes, None)
             }
@@ -317,6 +322,7 @@ impl<'a> Dispatch<'a> {
                 count += 1;
             }
         });
+        self.conn.stats.requests(count as u64);
         shared.stats.absorb(&mut self.tally);
         self.submitted = true;
         (consumed, None)
@@ -334,7 +340,7 @@ impl<'a> Dispatch<'a> {
             reply_bytes_max: REPLY_BYTES_MAX,
         };
         let latency_us = u64::try_from(now.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let (mut consumed, mut full, mut last) = (0, false, None);
+        let (mut consumed, mut count, mut full, mut last) = (0, 0, false, None);
         let tree = shared.tree.read();
         self.conn.put(|out| {
             while let Ok(Some(frame)) = self.frame(&input[consumed..])
@@ -354,13 +360,15 @@ impl<'a> Dispatch<'a> {
                 self.tally.reply(&shared.stats, RequestKind::Read, out.bytes.len() - before, latency_us);
                 last = Some((op, frame.header.xid));
                 consumed += frame.bytes;
+                count += 1;
             }
         });
         let applied = tree.applied().to_wire();
         drop(tree);
         shared.stats.absorb(&mut self.tally);
         if let Some((op, xid)) = last {
-            self.conn.stats.reply(op, xid, applied, shared.wall_now().0, latency_us);
+            self.conn.stats.requests(count);
+            self.conn.stats.replies(count, op, xid, applied, shared.wall_now().0, latency_us);
         }
         (consumed, full.then_some(Progress::OutputFull))
     }
@@ -385,14 +393,26 @@ impl<'a> Dispatch<'a> {
 
     /// Puts a reply that is made outside the runs of reads and writes; after one that ends the connection nothing more is processed.
     fn answer(&mut self, f: impl FnOnce(&mut Vec<u8>) -> Served) {
-        let mut ends = false;
+        let (mut ends, mut bytes) = (false, 0);
         self.conn.put(|out| {
+            let before = out.bytes.len();
             ends = f(&mut out.bytes).close_after;
             out.close_after |= ends;
+            bytes = out.bytes.len() - before;
         });
+        self.conn.stats.other_reply();
+        self.tally.other_reply(bytes);
+        self.shared.stats.absorb(&mut self.tally);
         if ends {
             self.phase = Phase::Done;
         }
+    }
+
+    /// Counts a request that is handled outside the runs of reads and writes.
+    fn note_request(&mut self, bytes: usize) {
+        self.conn.stats.requests(1);
+        self.tally.request(bytes);
+        self.shared.stats.absorb(&mut self.tally);
     }
 
     /// The frame at the front of `input`, if it is there in whole (D1).

@@ -229,6 +229,12 @@ impl Tally {
         self.sizes.1 = bytes as u64;
     }
 
+    /// A reply of so many bytes went out that has no latency worth a figure: to a connect request, to auth, to nonsense.
+    pub fn other_reply(&mut self, bytes: usize) {
+        self.sent += 1;
+        self.response_bytes += bytes as u64;
+    }
+
     /// A watch event of so many bytes went out.
     pub fn event(&mut self, bytes: usize) {
         self.sent += 1;

@@ -6,8 +6,9 @@ use crate::wire::OpCode;
 
 /// Figures of one connection.
 ///
-/// Only the connection's task records, so that recording is plain loads and stores; `crst` resets from elsewhere, and what was
-/// recorded at that very moment may survive it (S2).
+/// Requests and replies are recorded by one thread at a time, so that is plain loads and stores; events come from whoever applies
+/// writes, at any time, so what is sent is counted by additions. `crst` resets from elsewhere, and what was recorded at that very
+/// moment may survive it (S2).
 #[derive(Debug)]
 pub struct ConnStats {
     /// Wall time of the connection, ms since 1970.
@@ -73,14 +74,19 @@ impl ConnStats {
         }
     }
 
-    /// A request was read.
-    pub fn request(&self) {
-        bump(&self.received, 1);
+    /// So many requests were read.
+    pub fn requests(&self, count: u64) {
+        bump(&self.received, count);
+    }
+
+    /// A reply was written that is not to an operation: to a connect request, to auth, to nonsense.
+    pub fn other_reply(&self) {
+        self.sent.fetch_add(1, Relaxed);
     }
 
     /// An event was written.
     pub fn event(&self) {
-        bump(&self.sent, 1);
+        self.sent.fetch_add(1, Relaxed);
     }
 
     /// How many requests wait for their reply now.
@@ -88,9 +94,9 @@ impl ConnStats {
         self.outstanding.store(requests, Relaxed);
     }
 
-    /// A reply was written: to which request, at which zxid, when, and how long after the request.
-    pub fn reply(&self, op: OpCode, xid: i32, zxid: i64, now_ms: i64, latency_us: u64) {
-        bump(&self.sent, 1);
+    /// So many replies of one run were written; of the last: to which request, at which zxid, when, how long after the request.
+    pub fn replies(&self, count: u64, op: OpCode, xid: i32, zxid: i64, now_ms: i64, latency_us: u64) {
+        self.sent.fetch_add(count, Relaxed);
         self.last_op.store(op.to_i32(), Relaxed);
         // Special xids (ping, auth, setWatches) do not hide the client's last real operation.
         if xid >= 0 {
@@ -105,8 +111,8 @@ impl ConnStats {
         if latency_us > self.max_latency_us.load(Relaxed) {
             self.max_latency_us.store(latency_us, Relaxed);
         }
-        bump(&self.sum_latency_us, latency_us);
-        bump(&self.count, 1);
+        bump(&self.sum_latency_us, latency_us.saturating_mul(count));
+        bump(&self.count, count);
     }
 
     /// `crst`.
@@ -143,7 +149,7 @@ impl ConnStats {
     }
 }
 
-/// One writer: a load and a store are enough, and cheaper than an atomic addition.
+/// One writer at a time: a load and a store are enough, and cheaper than an atomic addition.
 fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
 }
@@ -189,16 +195,17 @@ mod tests {
         let stats = ConnStats::new(1_000);
         let fresh = stats.figures();
         assert_eq!((fresh.last_op, fresh.last_cxid, fresh.latency_ms), ("NA", -1, [0; 4]));
-        stats.request();
-        stats.request();
+        stats.requests(1);
+        stats.other_reply();
+        stats.requests(2);
         stats.set_outstanding(1);
-        stats.reply(OpCode::Create2, 7, 0x10, 2_000, 4_000);
-        stats.reply(OpCode::Ping, -2, 0x11, 3_000, 2_000);
+        stats.replies(1, OpCode::Create2, 7, 0x10, 2_000, 4_000);
+        stats.replies(2, OpCode::Ping, -2, 0x11, 3_000, 2_000);
         stats.event();
         let f = stats.figures();
-        assert_eq!((f.received, f.sent, f.outstanding), (2, 3, 1));
+        assert_eq!((f.received, f.sent, f.outstanding), (3, 5, 1));
         assert_eq!((f.last_op, f.last_cxid, f.last_zxid, f.last_response_ms), ("PING", 7, 0x11, 3_000));
-        assert_eq!(f.latency_ms, [2, 2, 3, 4]);
+        assert_eq!(f.latency_ms, [2, 2, 2, 4], "the mean of 4, 2 and 2 is cut to 2");
         stats.reset();
         let f = stats.figures();
         assert_eq!((f.received, f.sent, f.outstanding, f.latency_ms), (0, 0, 1, [0; 4]));
