@@ -6,7 +6,9 @@
 //! 2. Session ids become the number of the session in order of creation (`#2`).
 //! 3. A time becomes `t`, if every node that claims to be of the same transaction has the same time.
 //! 4. Passwords become `java`, if they are what Java's generator gives for the session id.
-//! 5. Children, ephemerals and identities, which come in no particular order, are sorted.
+//! 5. A character above U+FFFF that ZooKeeper echoes comes as two surrogates of three bytes each, which is no UTF-8 (its
+//!    writer encodes the halves of a Java character one by one) and which no client reads back; it becomes the character.
+//! 6. Children, ephemerals and identities, which come in no particular order, are sorted.
 
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -109,7 +111,7 @@ impl View {
 
     fn body(&mut self, code: i32, reader: &mut Reader<'_>) -> Result<String, Short> {
         Ok(match code {
-            op::CREATE | op::SYNC => format!("path={:?}", reader.string()?),
+            op::CREATE | op::SYNC => format!("path={:?}", path(reader)?),
             op::CREATE2 | op::CREATE_CONTAINER | op::CREATE_TTL => {
                 format!("path={:?} {}", reader.string()?, self.stat(&reader.stat()?))
             }
@@ -143,7 +145,30 @@ impl View {
 }
 
 fn event(reader: &mut Reader<'_>) -> Result<String, Short> {
-    Ok(format!("event type={} state={} path={:?}", reader.int()?, reader.int()?, reader.string()?))
+    Ok(format!("event type={} state={} path={:?}", reader.int()?, reader.int()?, path(reader)?))
+}
+
+/// A string in which pairs of encoded surrogates are the characters they stand for.
+fn path(reader: &mut Reader<'_>) -> Result<String, Short> {
+    let Some(mut rest) = reader.buffer()? else { return Ok("<null>".into()) };
+    let mut bytes = Vec::new();
+    while let Some((&first, behind)) = rest.split_first() {
+        match rest {
+            [0xED, a @ 0xA0..=0xAF, b @ 0x80..=0xBF, 0xED, c @ 0xB0..=0xBF, d @ 0x80..=0xBF, behind @ ..] => {
+                let bits = |byte: &u8, mask: u8| u32::from(byte & mask);
+                let high = bits(a, 0x0F) << 6 | bits(b, 0x3F);
+                let low = bits(c, 0x0F) << 6 | bits(d, 0x3F);
+                let code = char::from_u32(0x1_0000 + (high << 10 | low)).expect("20 bits and 0x10000");
+                bytes.extend_from_slice(code.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = behind;
+            }
+            _ => {
+                bytes.push(first);
+                rest = behind;
+            }
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Short data as text, long data as length and checksum, null as `null`.
