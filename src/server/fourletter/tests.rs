@@ -33,7 +33,7 @@ impl Fake {
         tally.reply(&stats, RequestKind::Write, 88, 1_500);
         stats.absorb(&mut tally);
         let conn = ConnStats::new(1_000);
-        conn.request();
+        conn.requests(1);
         let client = |port: u16, session| ClientLine {
             remote: ([127, 0, 0, 1], port).into(),
             interest_ops: 1,
@@ -42,7 +42,7 @@ impl Fake {
             figures: conn.figures(),
         };
         let mut clients = vec![client(1_000, 0), client(2_000, 0x10)];
-        conn.reply(OpCode::GetData, 5, 0x20, 9_000, 3_000);
+        conn.replies(1, OpCode::GetData, 5, 0x20, 9_000, 3_000);
         clients[1].figures = conn.figures();
         let (mask, resets, visits) = (Cell::new(TRACE_MASK_DEFAULT), Cell::new(0), Cell::new(0));
         Fake {
