@@ -126,7 +126,8 @@ pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
         own_auth: Arc::new(AuthIds::none()),
         unclosed: Mutex::default(),
         node_id: finish.dir.superblock().node_id,
-        started,
+        // Not before recovery: sessions have their whole timeout from now.
+        started: Instant::now(),
         stop: tokio::sync::watch::Sender::new(false),
         stopped: std::sync::atomic::AtomicBool::new(false),
         failure: Mutex::default(),

@@ -11,6 +11,7 @@
 //! - M3: nothing is applied, and nobody is answered, before the flush that covers it returned.
 //! - M4: after a failed append or flush nothing is answered any more: the server stops (`Shared::fail`).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -25,7 +26,7 @@ use crate::server::Shared;
 use crate::server::conn::Conn;
 use crate::server::stats::{RequestKind, Tally};
 use crate::storage::log::{Appender, Flusher, Group, LogError, RecordKind};
-use crate::tree::{Fired, Outcome};
+use crate::tree::{DigestMismatch, Fired, Outcome};
 use crate::wire::txn::Proposal;
 use crate::wire::{ErrorCode, OpCode, perms, reply};
 
@@ -47,6 +48,15 @@ const SLOW_FLUSH: Duration = Duration::from_micros(400);
 /// beyond it is bounded by [`payload_bytes_max`].
 const GROUP_BYTES_TARGET: usize = 1 << 20;
 
+/// Groups kept for reuse.
+const POOL_MAX: usize = 8;
+
+/// Pause between two attempts to append to a full disk.
+const FULL_DISK_RETRY: Duration = Duration::from_millis(100);
+
+/// How often a full disk is complained about.
+const FULL_DISK_SAY_EVERY: Duration = Duration::from_secs(10);
+
 /// What heads and padding of one group take in a segment, bytes, generously.
 const GROUP_BYTES_SPARE: usize = 4 << 10;
 
@@ -58,6 +68,11 @@ pub(crate) fn payload_bytes_max(group_bytes_max: u64) -> usize {
 
 /// Buffers above this are given back after use, bytes.
 const BUFFER_KEEP_MAX: usize = 4 << 20;
+
+/// The tree is not what prepare took it for: a bug, or bad memory.
+#[derive(Debug, thiserror::Error)]
+#[error("transaction {} should give a tree with digest {:x}, it gives {:x}", .0.zxid, .0.expected, .0.found)]
+struct Diverged(DigestMismatch);
 
 /// Where an answer goes.
 #[derive(Clone, Debug)]
@@ -84,7 +99,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     bytes: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: VecDeque<Entry>,
 }
 
 impl Queue {
@@ -97,7 +112,7 @@ impl Queue {
     fn push(&mut self, client: Option<Client>, write: &Write<'_>) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(write.body);
-        self.entries.push(Entry {
+        self.entries.push_back(Entry {
             client,
             session: write.session,
             xid: write.xid,
@@ -132,6 +147,15 @@ pub(crate) struct Write<'a> {
 struct Batch {
     group: Group,
     entries: Vec<Entry>,
+    /// There was no space: answered with an error, in its turn, so that no answer overtakes an earlier one.
+    refused: bool,
+}
+
+/// Since when appending waits for space.
+#[derive(Clone, Copy, Debug)]
+struct FullDisk {
+    /// The last attempt.
+    tried: Instant,
 }
 
 #[derive(Debug)]
@@ -140,7 +164,9 @@ struct PrepareStage {
     appender: Appender,
     drained: Queue,
     /// The disk was full: everything is refused until all that was appended is applied and `prepare` is rebuilt from the tree.
-    stalled: bool,
+    full_disk: Option<FullDisk>,
+    /// When that was last said.
+    full_disk_said: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -160,7 +186,7 @@ struct FlushStage {
 pub(crate) struct CommitLimits {
     /// Writes submitted and not answered yet.
     pub(crate) writes_max: usize,
-    /// Bytes of requests waiting to be prepared.
+    /// Bytes of their requests.
     pub(crate) bytes_max: usize,
 }
 
@@ -171,7 +197,7 @@ pub(crate) struct Commit {
     outstanding: AtomicUsize,
     queue: Mutex<Queue>,
     queued: AtomicUsize,
-    queue_bytes: AtomicUsize,
+    inflight_bytes: AtomicUsize,
     prepare: Mutex<PrepareStage>,
     appended: Mutex<Vec<Batch>>,
     appended_batches: AtomicUsize,
@@ -193,12 +219,13 @@ impl Commit {
             outstanding: AtomicUsize::new(0),
             queue: Mutex::default(),
             queued: AtomicUsize::new(0),
-            queue_bytes: AtomicUsize::new(0),
+            inflight_bytes: AtomicUsize::new(0),
             prepare: Mutex::new(PrepareStage {
                 prepare,
                 appender,
                 drained: Queue::default(),
-                stalled: false,
+                full_disk: None,
+                full_disk_said: None,
             }),
             appended: Mutex::default(),
             appended_batches: AtomicUsize::new(0),
@@ -220,10 +247,10 @@ impl Commit {
     /// Adds writes, in one hold of the queue. Follow with [`Commit::kick`].
     pub(crate) fn submit<R>(&self, f: impl FnOnce(&mut Queue) -> R) -> R {
         let mut queue = self.queue.lock();
-        let before = queue.entries.len();
+        let (before, bytes_before) = (queue.entries.len(), queue.bytes.len());
         let result = f(&mut queue);
         self.outstanding.fetch_add(queue.entries.len() - before, Ordering::Relaxed);
-        self.queue_bytes.store(queue.bytes.len(), Ordering::Relaxed);
+        self.inflight_bytes.fetch_add(queue.bytes.len() - bytes_before, Ordering::Relaxed);
         self.queued.store(queue.entries.len(), Ordering::SeqCst);
         result
     }
@@ -238,7 +265,7 @@ impl Commit {
     /// True while a connection with so many writes under way should stop reading: by bytes for everybody, by number
     /// (`globalOutstandingLimit`) only for those that have one under way, so that nobody is kept from a first one.
     pub(crate) fn is_full(&self, pending: usize) -> bool {
-        self.queue_bytes.load(Ordering::Relaxed) > self.limits.bytes_max
+        self.inflight_bytes.load(Ordering::Relaxed) > self.limits.bytes_max
             || (pending > 0 && self.outstanding.load(Ordering::Relaxed) >= self.limits.writes_max)
     }
 
@@ -307,6 +334,8 @@ impl Commit {
         for _ in 0..rounds {
             let mut worked = false;
             let queued = self.queued.load(Ordering::SeqCst);
+            // Behind it for the same reason as in M1: whoever holds the flush stage looks at the queue after letting go of it.
+            fence(Ordering::SeqCst);
             if queued > 0
                 && (queued >= AHEAD_MIN || !self.flush.is_locked())
                 && let Some(mut stage) = self.prepare.try_lock()
@@ -330,37 +359,43 @@ impl Commit {
     }
 
     fn prepare_and_append(&self, shared: &Shared, stage: &mut PrepareStage) {
+        // Under the lock that `flush_all` takes after the stop: nothing is appended behind the clean end that it writes down.
+        if shared.is_stopped() {
+            return;
+        }
         stage.drained.reset();
         {
             let mut queue = self.queue.lock();
             std::mem::swap(&mut *queue, &mut stage.drained);
-            self.queue_bytes.store(0, Ordering::Relaxed);
             self.queued.store(0, Ordering::SeqCst);
         }
-        if stage.drained.entries.is_empty() {
-            return;
-        }
-        if stage.stalled && !stage.rebuild(shared) {
-            return refuse(shared, &mut stage.drained.entries);
-        }
+        let may_append = stage.full_disk.is_none() || stage.rebuild(shared);
         while !stage.drained.entries.is_empty() {
             let mut batch = self.pool.lock().pop().unwrap_or_default();
+            if !may_append || stage.full_disk.is_some() {
+                batch.refused = true;
+                batch.entries.extend(stage.drained.entries.drain(..));
+                self.push_appended(batch);
+                return;
+            }
             stage.prepare_some(shared, &mut batch);
             match stage.appender.append(&mut batch.group) {
-                Ok(_) => {
-                    let mut appended = self.appended.lock();
-                    appended.push(batch);
-                    self.appended_batches.store(appended.len(), Ordering::SeqCst);
-                }
+                Ok(_) => {}
                 Err(error @ LogError::NoSpace { .. }) => {
-                    tracing::error!(%error, "writes are refused until there is space; reads go on");
-                    stage.stalled = true;
-                    refuse(shared, &mut batch.entries);
-                    return refuse(shared, &mut stage.drained.entries);
+                    stage.note_full_disk(&error);
+                    batch.group.clear();
+                    batch.refused = true;
                 }
                 Err(error) => return shared.fail(&error),
             }
+            self.push_appended(batch);
         }
+    }
+
+    fn push_appended(&self, batch: Batch) {
+        let mut appended = self.appended.lock();
+        appended.push(batch);
+        self.appended_batches.store(appended.len(), Ordering::SeqCst);
     }
 
     fn flush_and_apply(&self, shared: &Shared, stage: &mut FlushStage, me: Option<ConnId>) {
@@ -379,14 +414,20 @@ impl Commit {
         self.note_flush(shared, stage, started.elapsed());
         let mut batches = std::mem::take(&mut stage.batches);
         for batch in &mut batches {
-            let count = batch.entries.len();
-            stage.apply(shared, batch, me);
+            let (count, bytes) = (batch.entries.len(), batch.entries.iter().map(|entry| entry.len).sum());
+            if batch.refused {
+                refuse(shared, &mut batch.entries);
+            } else if let Err(mismatch) = stage.apply(shared, batch, me) {
+                return shared.fail(&mismatch);
+            }
             self.outstanding.fetch_sub(count, Ordering::Relaxed);
+            self.inflight_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
         let mut pool = self.pool.lock();
         for mut batch in batches.drain(..) {
-            if batch.group.bytes() <= BUFFER_KEEP_MAX {
+            if batch.group.bytes() <= BUFFER_KEEP_MAX && pool.len() < POOL_MAX {
                 batch.group.clear();
+                batch.refused = false;
                 pool.push(batch);
             }
         }
@@ -406,25 +447,42 @@ impl Commit {
 }
 
 impl PrepareStage {
-    /// After a full disk: starts again from the tree, once it holds all that was appended.
+    /// After a full disk: starts again from the tree, once it holds all that was appended, and not too often.
     fn rebuild(&mut self, shared: &Shared) -> bool {
+        if self.full_disk.is_some_and(|full| full.tried.elapsed() < FULL_DISK_RETRY) {
+            return false;
+        }
         let tree = shared.tree.read();
         if tree.applied() != self.appender.last_zxid() {
             return false;
         }
         self.prepare = Prepare::new(tree.applied(), tree.digest(), shared.prepare_options.clone());
-        self.stalled = false;
+        self.full_disk = None;
         true
+    }
+
+    /// What was prepared for this append, and behind it, is void: the overlay is built again when there is space.
+    fn note_full_disk(&mut self, error: &LogError) {
+        let now = Instant::now();
+        let silent = self.full_disk_said.is_some_and(|at| at.elapsed() < FULL_DISK_SAY_EVERY);
+        if !silent {
+            tracing::error!(%error, "writes are refused until there is space; reads go on");
+            self.full_disk_said = Some(now);
+        }
+        self.full_disk = Some(FullDisk { tried: now });
     }
 
     /// Prepares requests from the front of the queue, until none is left or the group is large enough, into `batch`.
     fn prepare_some(&mut self, shared: &Shared, batch: &mut Batch) {
-        let mut entries = self.drained.entries.drain(..).peekable();
-        while entries.peek().is_some() && batch.group.bytes() < GROUP_BYTES_TARGET {
+        while !self.drained.entries.is_empty() && batch.group.bytes() < GROUP_BYTES_TARGET {
             let tree = shared.tree.read();
             let sessions = shared.sessions.lock();
             self.prepare.applied(&tree);
-            for entry in entries.by_ref().take(LOCKED_TXNS_MAX) {
+            for _ in 0..LOCKED_TXNS_MAX {
+                if batch.group.bytes() >= GROUP_BYTES_TARGET {
+                    break;
+                }
+                let Some(entry) = self.drained.entries.pop_front() else { break };
                 let request = WriteRequest {
                     session: entry.session,
                     cxid: entry.xid,
@@ -437,19 +495,14 @@ impl PrepareStage {
                 let zxid = self.prepare.prepare(&tree, &*sessions, shared.wall_now(), &request, out);
                 batch.group.finish_record(zxid, RecordKind::Txn);
                 batch.entries.push(entry);
-                if batch.group.bytes() >= GROUP_BYTES_TARGET {
-                    break;
-                }
             }
         }
-        // What is left stays for the next group, in order.
-        let left: Vec<Entry> = entries.collect();
-        self.drained.entries = left;
     }
 }
 
 impl FlushStage {
-    fn apply(&mut self, shared: &Shared, batch: &mut Batch, me: Option<ConnId>) {
+    /// Stops at a transaction that does not give the digest it was prepared with, before anybody is told (rule R4).
+    fn apply(&mut self, shared: &Shared, batch: &mut Batch, me: Option<ConnId>) -> Result<(), Diverged> {
         shared.stats.batch_size.add(batch.entries.len() as u64);
         shared.stats.commits.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
         let mut records = batch.group.iter();
@@ -462,6 +515,9 @@ impl FlushStage {
                 let (_, _, payload) = records.next().expect("one record per entry");
                 let proposal = Proposal::read(payload).expect("encoded by prepare just now");
                 let outcome = tree.apply(&proposal, &mut self.fired);
+                if let Some(mismatch) = self.fired.digest_mismatch() {
+                    return Err(Diverged(mismatch));
+                }
                 self.deliver_events(shared, me);
                 self.answer(shared, &entry, &proposal, &outcome, now);
                 if let Some(client) = entry.client
@@ -476,6 +532,7 @@ impl FlushStage {
             shared.stats.absorb(&mut self.tally);
         }
         shared.snapshots.note_applied(&batch.group);
+        Ok(())
     }
 
     /// Puts the events of the last transaction into the outboxes: before the reply, and before any read can see the new state (C1).
@@ -556,17 +613,19 @@ impl FlushStage {
 
 /// Answers writes that never got a zxid because there is no space for them.
 fn refuse(shared: &Shared, entries: &mut Vec<Entry>) {
-    shared.commit.outstanding.fetch_sub(entries.len(), Ordering::Relaxed);
     let applied = shared.tree.read().applied();
     for entry in entries.drain(..) {
-        let Some(Client { conn, .. }) = &entry.client else {
-            shared.own_write_refused(entry.session, entry.op);
-            continue;
-        };
-        match entry.op {
+        if entry.op == OpCode::CloseSession {
+            // Its requests are refused already: its end must not be forgotten, or its ephemerals would stay.
+            shared.close_later(entry.session);
+        }
+        let Some(Client { conn, .. }) = &entry.client else { continue };
+        if entry.op == OpCode::CreateSession {
             // There is no error in a connect response: the client tries elsewhere, or again.
-            OpCode::CreateSession => conn.kill(),
-            _ => conn.put(|out| reply::put_empty(&mut out.bytes, entry.xid, applied, ErrorCode::SystemError)),
+            shared.sessions.lock().remove(entry.session);
+            conn.kill();
+        } else {
+            conn.put(|out| reply::put_empty(&mut out.bytes, entry.xid, applied, ErrorCode::SystemError));
         }
         conn.write_answered();
         if conn.mark_woken() {

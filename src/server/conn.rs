@@ -13,11 +13,14 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::base::{ConnId, SessionId, WallMs};
-use crate::node::AuthIds;
+use crate::node::{AuthIds, REPLY_BYTES_MAX};
 use crate::server::stats::ConnStats;
 
 /// Output waiting above which a connection's further requests wait, bytes.
 pub(crate) const OUTBOX_BYTES_SOFT: usize = 1 << 20;
+
+/// What a reply takes beside what its limit counts: lengths, headers, a stat.
+const REPLY_BYTES_SPARE: usize = 64 << 10;
 
 /// Bytes for the client, and what is to happen when they are sent.
 #[derive(Debug, Default)]
@@ -83,6 +86,16 @@ impl Conn {
         }
     }
 
+    /// Bytes that wait in the outbox.
+    pub(crate) fn unread_bytes(&self) -> usize {
+        self.outbox.lock().bytes.len()
+    }
+
+    /// Longest reply: it must fit into an outbox that already holds as much as lets a request in.
+    pub(crate) fn reply_bytes_max(&self) -> usize {
+        REPLY_BYTES_MAX.min(self.outbox_bytes_max.saturating_sub(OUTBOX_BYTES_SOFT + REPLY_BYTES_SPARE))
+    }
+
     /// Takes what waits for the client by exchanging buffers; true when the connection is to end after it.
     pub(crate) fn take_output(&self, empty: &mut Vec<u8>) -> bool {
         debug_assert!(empty.is_empty(), "or bytes would be sent twice");
@@ -102,7 +115,8 @@ impl Conn {
 
     /// The task is about to look at everything others may have changed.
     pub(crate) fn clear_woken(&self) {
-        self.woken.store(false, Ordering::Release);
+        // Not a plain store: what is looked at next must not be looked at before it.
+        self.woken.swap(false, Ordering::AcqRel);
     }
 
     /// Waits for [`Conn::wake`].

@@ -5,6 +5,7 @@
 //! - T2: memory per connection grows with bytes received, never on the word of a length.
 //! - T3: a connection that cannot go on (frame cut short, own writes pending, output unread, queue full) waits; nobody waits for it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use crate::server::Shared;
-use crate::server::conn::{Conn, OUTBOX_BYTES_SOFT};
+use crate::server::conn::Conn;
 use crate::server::dispatch::{Dispatch, Progress};
 
 /// Input buffer of a quiet connection, bytes.
@@ -23,6 +24,9 @@ const INPUT_BYTES_MIN: usize = 4 << 10;
 
 /// Input buffer of a busy connection, bytes; larger only for a frame that is larger.
 const INPUT_BYTES_BUSY: usize = 128 << 10;
+
+/// A client that takes nothing of what waits for it for so long is cut off.
+const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 
 /// Pause before a connection looks again whether the commit path takes more.
 const QUEUE_FULL_RETRY: Duration = Duration::from_millis(1);
@@ -81,21 +85,33 @@ impl Task<'_> {
     async fn run(&mut self) -> Result<(), Closed> {
         let connect_by =
             tokio::time::Instant::now() + Duration::from_millis(self.shared.config.sessionless_timeout_ms);
+        let greeting = pin!(tokio::time::sleep_until(connect_by));
+        let stopped = pin!(self.shared.stopped());
+        let (mut greeting, mut stopped) = (greeting, stopped);
         loop {
             self.conn.clear_woken();
-            let progress = self.process()?;
+            let progress = self.process();
             let unsent = self.send()?;
+            if self.conn.is_killed() {
+                return Err(Closed::ByServer("session ended or moved, or too much left unread"));
+            }
+            if let Progress::Close(reason) = progress {
+                return Err(Closed::ByServer(reason));
+            }
             if self.closing && !unsent {
                 return Ok(());
             }
             // The kick may have answered our own writes, and sending may have made room: then there is more to do right away.
-            if !self.closing && progress.is_waiting() && self.can_go_on(progress) {
+            if !self.closing && progress.is_waiting() && self.can_go_on(progress, unsent) {
+                // But not for ever: the worker has other connections.
+                tokio::task::yield_now().await;
                 continue;
             }
             let reads = !self.closing && matches!(progress, Progress::NeedInput);
             let greeted = self.dispatch.is_greeted();
             tokio::select! {
                 biased;
+                () = &mut stopped => return Err(Closed::ByServer("the server stops")),
                 () = self.conn.woken() => {}
                 received = receive(&mut self.reader, &mut self.input), if reads => {
                     if received? == 0 {
@@ -104,22 +120,19 @@ impl Task<'_> {
                 }
                 ready = self.writer.writable(), if unsent => ready?,
                 () = tokio::time::sleep(QUEUE_FULL_RETRY), if progress == Progress::QueueFull => {}
-                () = tokio::time::sleep_until(connect_by), if !greeted => {
+                () = tokio::time::sleep(WRITE_STALL_MAX), if unsent => return Err(Closed::ByServer("it does not read")),
+                () = &mut greeting, if !greeted => {
                     self.shared.stats.sessionless_expired.fetch_add(1, Ordering::Relaxed);
                     return Err(Closed::NoConnectRequest);
                 }
-                () = self.shared.stopped() => return Err(Closed::ByServer("the server stops")),
             }
         }
     }
 
     /// Processes what has been received, as far as it goes.
-    fn process(&mut self) -> Result<Progress, Closed> {
-        if self.conn.is_killed() {
-            return Err(Closed::ByServer("session closed, moved or too far behind"));
-        }
-        if self.closing {
-            return Ok(Progress::NeedInput);
+    fn process(&mut self) -> Progress {
+        if self.closing || self.conn.is_killed() {
+            return Progress::NeedInput;
         }
         let (consumed, progress) = self.dispatch.frames(&self.input, Instant::now());
         self.input.advance(consumed);
@@ -129,10 +142,7 @@ impl Task<'_> {
         if self.dispatch.take_submitted() {
             self.shared.commit.kick(self.shared, Some(self.conn.id));
         }
-        match progress {
-            Progress::Close(reason) => Err(Closed::ByServer(reason)),
-            progress => Ok(progress),
-        }
+        progress
     }
 
     /// Sends as much as the socket takes; true when something is left.
@@ -158,11 +168,13 @@ impl Task<'_> {
     }
 
     /// True when what `progress` waited for is over.
-    fn can_go_on(&self, progress: Progress) -> bool {
+    fn can_go_on(&self, progress: Progress, unsent: bool) -> bool {
         match progress {
             Progress::OwnWrites => self.conn.pending_writes() == 0,
             Progress::TooManyWrites => self.conn.pending_writes() < self.dispatch.pending_writes_max(),
-            Progress::OutputFull => self.output.len() - self.sent < OUTBOX_BYTES_SOFT,
+            // Nothing unsent means that both buffers are empty.
+            Progress::OutputFull => !unsent,
+            Progress::Yield => true,
             Progress::QueueFull => !self.shared.commit.is_full(self.conn.pending_writes()),
             Progress::NeedInput | Progress::Close(_) => false,
         }

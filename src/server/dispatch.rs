@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::base::SessionId;
-use crate::node::{self, AuthIds, REPLY_BYTES_MAX, ReadContext, Served};
+use crate::node::{self, AuthIds, ReadContext, Served};
 use crate::server::Shared;
 use crate::server::commit::Write;
 use crate::server::conn::{Conn, OUTBOX_BYTES_SOFT};
@@ -19,6 +19,15 @@ use crate::session::{self, ConnectPlan, ConnectState, SessionHandle};
 use crate::wire::jute::{JuteError, PutJute, Reader};
 use crate::wire::request::{ConnectRequest, Request, RequestHeader};
 use crate::wire::{ErrorCode, OpCode, reply};
+
+/// Reads served under one hold of the tree's lock: a writer waits for them, and other readers behind it.
+const READS_PER_HOLD_MAX: u64 = 128;
+
+/// Time after which a run of reads lets go of the lock, and lets other connections have their turn.
+const HOLD_MAX: Duration = Duration::from_micros(200);
+
+/// The clock is looked at after so many reads: most take less than looking at it.
+const READS_PER_LOOK: u64 = 8;
 
 /// How far the frames at hand were processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +42,8 @@ pub(crate) enum Progress {
     OutputFull,
     /// The commit path has as much as it may hold.
     QueueFull,
+    /// Reads took as long as one connection may keep others waiting: go on after they had their turn.
+    Yield,
     /// The connection is to be closed, for this reason.
     Close(&'static str),
 }
@@ -261,7 +272,8 @@ impl<'a> Dispatch<'a> {
             return (frame.bytes, None);
         }
         if handle.check(self.conn.id).is_err() {
-            return (0, Some(Progress::Close("the session has moved to another connection")));
+            // Closing, or moved: then this connection is being closed.
+            return (frame.bytes, None);
         }
         match class(&frame) {
             Class::Write => self.writes(input, session, now),
@@ -307,19 +319,27 @@ impl<'a> Dispatch<'a> {
         if room == 0 {
             return (0, Some(Progress::TooManyWrites));
         }
+        if self.conn.unread_bytes() >= OUTBOX_BYTES_SOFT {
+            return (0, Some(Progress::OutputFull));
+        }
         let auth = self.conn.auth();
         let (mut consumed, mut count) = (0, 0);
+        // Looked at before the queue is locked, which everybody shares: under it there is only copying.
+        while count < room
+            && let Ok(Some(frame)) = self.frame(&input[consumed..])
+            && class(&frame) == Class::Write
+        {
+            self.tally.request(frame.bytes);
+            consumed += frame.bytes;
+            count += 1;
+        }
+        let mut run = &input[..consumed];
         shared.commit.submit(|queue| {
-            while count < room
-                && let Ok(Some(frame)) = self.frame(&input[consumed..])
-                && class(&frame) == Class::Write
-            {
+            while let Ok(Some(frame)) = self.frame(run) {
                 let op = OpCode::from_i32(frame.header.op).expect("a write has a known number");
                 let write = Write { session, xid: frame.header.xid, op, body: frame.body, received: now };
                 queue.push_client(self.conn, &auth, &write);
-                self.tally.request(frame.bytes);
-                consumed += frame.bytes;
-                count += 1;
+                run = &run[frame.bytes..];
             }
         });
         self.conn.stats.requests(count as u64);
@@ -337,18 +357,24 @@ impl<'a> Dispatch<'a> {
             session,
             ids: &auth,
             auth: &shared.prepare_options.auth,
-            reply_bytes_max: REPLY_BYTES_MAX,
+            reply_bytes_max: self.conn.reply_bytes_max(),
         };
         let latency_us = u64::try_from(now.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let (mut consumed, mut count, mut full, mut last) = (0, 0, false, None);
+        let (mut consumed, mut count, mut stop, mut last) = (0, 0, None, None);
         let tree = shared.tree.read();
+        let held_since = Instant::now();
         self.conn.put(|out| {
             while let Ok(Some(frame)) = self.frame(&input[consumed..])
                 && class(&frame) == Class::Read
                 && !out.close_after
+                && count < READS_PER_HOLD_MAX
             {
-                full = out.bytes.len() >= OUTBOX_BYTES_SOFT;
-                if full {
+                if out.bytes.len() >= OUTBOX_BYTES_SOFT {
+                    stop = Some(Progress::OutputFull);
+                    break;
+                }
+                if count % READS_PER_LOOK == READS_PER_LOOK - 1 && held_since.elapsed() > HOLD_MAX {
+                    stop = Some(Progress::Yield);
                     break;
                 }
                 let op = OpCode::from_i32(frame.header.op).expect("a read has a known number");
@@ -370,7 +396,7 @@ impl<'a> Dispatch<'a> {
             self.conn.stats.requests(count);
             self.conn.stats.replies(count, op, xid, applied, shared.wall_now().0, latency_us);
         }
-        (consumed, full.then_some(Progress::OutputFull))
+        (consumed, stop)
     }
 
     /// Outside the order of requests, like ZooKeeper: the reply (zxid 0) may overtake earlier ones.

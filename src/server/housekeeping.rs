@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio::time::MissedTickBehavior;
 
 use crate::base::SessionId;
 use crate::server::Shared;
@@ -16,18 +18,35 @@ const SEGMENT_CHECK: Duration = Duration::from_millis(20);
 /// How long a log that nothing is appended to waits before it writes down how far it is durable.
 const IDLE_MARK: Duration = Duration::from_secs(1);
 
-/// Expires sessions and reaps nodes until the server stops.
-pub(crate) async fn run_timers(shared: Arc<Shared>) {
-    let tick = Duration::from_millis(u64::from(shared.config.tick_ms));
+/// Expires sessions until the server stops.
+pub(crate) async fn run_expiry(shared: Arc<Shared>) {
     // Sessions are due on ticks; looking twice per tick keeps the error below half a tick.
-    let mut expiry = tokio::time::interval(tick / 2);
-    expiry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let period = Duration::from_millis(u64::from(shared.config.tick_ms)) / 2;
+    let mut expiry = tokio::time::interval(period);
+    expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = Instant::now();
+    loop {
+        tokio::select! {
+            _ = expiry.tick() => {
+                // This process was paused: connections must first read what their clients sent meanwhile.
+                let paused = last.elapsed() > 2 * period;
+                last = Instant::now();
+                if !paused {
+                    expire(&shared);
+                }
+            }
+            () = shared.stopped() => return,
+        }
+    }
+}
+
+/// Removes empty containers and TTL nodes until the server stops.
+pub(crate) async fn run_reaper(shared: Arc<Shared>) {
     let mut reap = tokio::time::interval(Duration::from_millis(shared.config.reaper.interval_ms.max(1)));
-    reap.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    reap.set_missed_tick_behavior(MissedTickBehavior::Delay);
     reap.reset();
     loop {
         tokio::select! {
-            _ = expiry.tick() => expire(&shared),
             _ = reap.tick() => reap_nodes(&shared).await,
             () = shared.stopped() => return,
         }
@@ -35,8 +54,23 @@ pub(crate) async fn run_timers(shared: Arc<Shared>) {
 }
 
 fn expire(shared: &Arc<Shared>) {
-    let mut due = std::mem::take(&mut *shared.unclosed.lock());
-    shared.sessions.lock().poll_expired(shared.mono_now(), &mut due);
+    for session in std::mem::take(&mut *shared.unclosed.lock()) {
+        shared.commit.submit_own(session, OpCode::CloseSession, &[]);
+    }
+    let now = shared.mono_now();
+    // Whoever waits for us is not silent: its pings stand behind the write that we have not answered.
+    let waiting: Vec<SessionId> =
+        shared.conns.all().iter().filter(|c| c.pending_writes() > 0).filter_map(|c| c.session()).collect();
+    let mut due = Vec::new();
+    {
+        let mut sessions = shared.sessions.lock();
+        for session in waiting {
+            if let Some(handle) = sessions.get(session) {
+                handle.touch(now);
+            }
+        }
+        sessions.poll_expired(now, &mut due);
+    }
     for session in due {
         tracing::info!(%session, "session expired");
         shared.stats.sessions_expired.fetch_add(1, Ordering::Relaxed);
@@ -62,7 +96,7 @@ async fn reap_nodes(shared: &Arc<Shared>) {
 /// Keeps a spare log segment ready, and marks an idle log, until the server stops.
 pub(crate) fn run_segments(shared: &Arc<Shared>, mut spare: SpareMaker) {
     let mut said = false;
-    let mut idle_since = std::time::Instant::now();
+    let mut idle_since = Instant::now();
     while !shared.is_stopped() {
         match spare.prepare_if_needed() {
             Ok(_) => said = false,
@@ -81,7 +115,7 @@ pub(crate) fn run_segments(shared: &Arc<Shared>, mut spare: SpareMaker) {
             }
         }
         if idle_since.elapsed() >= IDLE_MARK {
-            idle_since = std::time::Instant::now();
+            idle_since = Instant::now();
             shared.commit.mark_if_idle(shared);
         }
         std::thread::sleep(SEGMENT_CHECK);

@@ -21,6 +21,8 @@ mod snapshotter;
 pub mod stats;
 mod view;
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, Ordering};
@@ -41,9 +43,7 @@ use self::stats::ServerStats;
 use crate::base::{ConnId, MonoMs, SessionId, WallMs};
 use crate::node::{AuthIds, PrepareOptions};
 use crate::session::Tracker;
-use crate::storage::log::LogError;
 use crate::tree::Tree;
-use crate::wire::OpCode;
 
 /// What every task and thread of a server shares.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub(crate) struct Shared {
     /// Identity of the server's own writes.
     pub(crate) own_auth: Arc<AuthIds>,
     /// closeSessions that met a full disk: submitted again later.
-    unclosed: Mutex<Vec<SessionId>>,
+    unclosed: Mutex<BTreeSet<SessionId>>,
     /// Who wrote a snapshot.
     node_id: u64,
     started: Instant,
@@ -85,10 +85,10 @@ impl Shared {
     }
 
     /// The durable path failed: say why once, acknowledge nothing any more, stop.
-    pub(crate) fn fail(&self, error: &LogError) {
+    pub(crate) fn fail(&self, error: &dyn fmt::Display) {
         let mut failure = self.failure.lock();
         if failure.is_none() {
-            tracing::error!(%error, "the log failed: nothing is acknowledged any more, the server stops");
+            tracing::error!(%error, "nothing is acknowledged any more, the server stops");
             *failure = Some(error.to_string());
         }
         drop(failure);
@@ -130,22 +130,15 @@ impl Shared {
             sessions.remove(session);
             owner
         };
-        let Some(conn) =
-            owner.filter(|owner| Some(*owner) != asked_by).and_then(|owner| self.conns.get(owner))
-        else {
-            return;
-        };
-        conn.put(|out| out.close_after = true);
-        if conn.mark_woken() {
-            conn.wake();
+        let others = owner.filter(|owner| Some(*owner) != asked_by);
+        if let Some(conn) = others.and_then(|owner| self.conns.get(owner)) {
+            conn.kill();
         }
     }
 
-    /// A write of the server's own met a full disk. Reaping is tried again anyway; the end of a session must not be forgotten.
-    pub(crate) fn own_write_refused(&self, session: SessionId, op: OpCode) {
-        if op == OpCode::CloseSession {
-            self.unclosed.lock().push(session);
-        }
+    /// A closeSession met a full disk: it is submitted again by the clock.
+    pub(crate) fn close_later(&self, session: SessionId) {
+        self.unclosed.lock().insert(session);
     }
 }
 
@@ -179,7 +172,8 @@ impl Server {
         threads.push(spawn("zabra-snapshot", move || snapshotter::run(&snapshots, &store))?);
         let segments = Arc::clone(&shared);
         threads.push(spawn("zabra-segments", move || housekeeping::run_segments(&segments, spares))?);
-        tokio::spawn(housekeeping::run_timers(Arc::clone(&shared)));
+        tokio::spawn(housekeeping::run_expiry(Arc::clone(&shared)));
+        tokio::spawn(housekeeping::run_reaper(Arc::clone(&shared)));
         tokio::spawn(listener::run(Arc::clone(&shared), listener));
         Ok(Server { shared, address, recovered, threads, finish })
     }
@@ -201,7 +195,8 @@ impl Server {
         self.shared.stopped().await;
     }
 
-    /// Stops: no new work, what was submitted is finished, the log is closed with a clean mark.
+    /// Stops: nothing more is taken in or answered, what was appended is made durable, the log is closed with a clean mark. A write
+    /// that was not answered may be there after the next start or not.
     ///
     /// # Errors
     /// The failure that ended the server, if one did.

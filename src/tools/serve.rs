@@ -4,10 +4,14 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::server::config::Config;
 use crate::server::{Recovered, Server};
+
+/// File descriptors that client connections leave to the log, snapshots and the process itself.
+const DESCRIPTORS_RESERVED: u64 = 128;
 
 /// Runs a server in the foreground; logs go to stderr.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,16 +37,44 @@ pub struct ServeArgs {
 /// # Errors
 /// Why it could not start, or why it had to stop.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
-    let loaded = Config::load(args.config.as_deref(), &args.define)?;
+    let mut loaded = Config::load(args.config.as_deref(), &args.define)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    end_with_any_thread();
+    raise_descriptor_limit(&mut loaded.config);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = loaded.config.workers {
         runtime.worker_threads(workers);
     }
     let runtime = runtime.enable_all().thread_name("zabra-io").build().context("cannot start threads")?;
     runtime.block_on(serve(loaded.config))
+}
+
+/// A broken invariant ends the process, whichever thread finds it: the others would go on without it, on a state nobody vouches for.
+fn end_with_any_thread() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        print(info);
+        std::process::abort();
+    }));
+}
+
+/// Raises the soft limit of file descriptors to the hard one, and keeps clients from using up those that the log needs.
+fn raise_descriptor_limit(config: &mut Config) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    let Some(current) = current else { return };
+    let for_clients = u32::try_from(current.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(u32::MAX).max(1);
+    if config.limits.connections_max.is_none_or(|max| max > for_clients) {
+        if config.limits.connections_max.is_some() {
+            tracing::warn!(
+                "at most {for_clients} connections: the process may open {current} files (ulimit -n)"
+            );
+        }
+        config.limits.connections_max = Some(for_clients);
+    }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

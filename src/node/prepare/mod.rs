@@ -260,7 +260,11 @@ impl Prepare {
         let request = Request::read(ctx.req.op, ctx.req.body).map_err(|_| ErrorCode::MarshallingError)?;
         match request {
             Request::Multi(ops) => return self.multi(ctx, scratch, ops, start, out),
-            Request::CloseSession => self.close_session(ctx, scratch, out),
+            // Whatever its size: it was bounded when the ephemerals were made, and a session whose end is refused would never end.
+            Request::CloseSession => {
+                self.close_session(ctx, scratch, out);
+                return Ok(());
+            }
             Request::CreateSession { timeout_ms } => Txn::CreateSession { timeout_ms }.put(out),
             Request::Reconfig { .. } => return Err(self.reconfig(ctx)),
             _ => self.single(ctx, scratch, ctx.req.op, &request)?.put(out),

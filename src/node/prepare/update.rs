@@ -2,6 +2,7 @@
 
 use super::super::overlay::Record;
 use super::{Context, Prepare, Scratch, Sessions, check_path, check_session, next_version};
+use crate::base::{SessionId, WallMs};
 use crate::node::path;
 use crate::tree::{Owner, digest};
 use crate::wire::jute::Reader;
@@ -39,7 +40,9 @@ impl Prepare {
         if node.children > 0 {
             return Err(ErrorCode::NotEmpty);
         }
-        if matches!(node.owner, Owner::Ephemeral(_)) {
+        // What the reaper saw may be long gone: another node, or one that was written to, may stand in its place.
+        let due = ctx.req.session != SessionId(0) || is_due(&node, ctx.now);
+        if matches!(node.owner, Owner::Ephemeral(_)) || !due {
             return Err(ErrorCode::BadVersion);
         }
         let parent = self.find_or_no_node(ctx.tree, parent_path)?;
@@ -127,4 +130,13 @@ impl Prepare {
 
 fn parent_of_deletable(path: &str) -> Result<&str, ErrorCode> {
     path::parent(path).filter(|_| !path::is_reserved(path)).ok_or(ErrorCode::BadArguments)
+}
+
+/// May the reaper still remove it? A container that never had a child is judged by the tree alone: nobody but a new child changes that.
+fn is_due(node: &Record, now: WallMs) -> bool {
+    match node.owner {
+        Owner::Container => true,
+        Owner::Ttl(ttl_ms) => ttl_ms != 0 && now.0.saturating_sub(node.stat.mtime) > ttl_ms,
+        Owner::Persistent | Owner::Ephemeral(_) => false,
+    }
 }
