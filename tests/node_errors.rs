@@ -177,6 +177,23 @@ fn delete_checks_session_path_parent_permission_node_version_children() {
     world.must(&client, Delete, &body::path_int("/a/x", 0));
 }
 
+/// Reads and deletes check no characters in ZooKeeper, which replaces the bytes and finds no such node; all else does.
+#[test]
+fn a_path_that_is_not_utf8_names_no_node() {
+    let (mut world, client) = world(PrepareOptions::default());
+    let spoil = |mut body: Vec<u8>| {
+        let at = body.iter().position(|b| *b == b'?').expect("a place to spoil");
+        body[at] = 0xFF;
+        body
+    };
+    let path = "/a/?";
+    expect(&mut world, &client, Delete, &spoil(body::path_int(path, -1)), ErrorCode::NoNode);
+    expect(&mut world, &client, DeleteContainer, &spoil(body::path_only(path)), ErrorCode::NoNode);
+    assert_eq!(world.read(&client, GetData, &spoil(body::path_watch(path, false))).code(), ErrorCode::NoNode);
+    expect(&mut world, &client, Create, &spoil(body::create(path, 0)), ErrorCode::BadArguments);
+    expect(&mut world, &client, SetData, &spoil(body::set_data(path, None, -1)), ErrorCode::BadArguments);
+}
+
 #[test]
 fn delete_asks_the_parents_acl_and_not_the_nodes() {
     let (mut world, client) = world(PrepareOptions::default());

@@ -4,8 +4,9 @@
 //! - J2: null (length -1) and empty (length 0) are different values for buffers, strings and vectors.
 //! - J3: a vector count below -1 acts as empty, as in ZooKeeper's `startVector`.
 
-/// What a string that is not UTF-8 is taken for. ZooKeeper replaces the bytes in question by this character and goes on; as no valid path
-/// holds it, both come to the same: `BadArguments` for a write, `NoNode` for a read.
+/// What a string that is not UTF-8 is taken for, as a whole. ZooKeeper replaces the bytes in question by this character and goes on with
+/// the rest; as no valid path holds it, both come to the same: `NoNode` for reads and deletes, which check no characters,
+/// `BadArguments` for other writes. Only what is echoed (sync, watches that no node can fire) shows the difference.
 pub const NOT_UTF8: &str = "\u{fffd}";
 
 /// Why bytes are not the record that they should be.

@@ -434,7 +434,10 @@ impl Maker {
             }
             1 => {
                 let at = at.min(60);
-                request.body[at] ^= 1 << self.rng.below(8);
+                // Not the high bit of text: all that Zabra says of a string that is not UTF-8 is that there is no such
+                // node, where ZooKeeper first replaces characters and looks at what is left.
+                let bits = if at < 4 { 8 } else { 7 };
+                request.body[at] ^= 1 << self.rng.below(bits);
                 format!("bit turned at {at}")
             }
             _ => {
