@@ -197,7 +197,6 @@ fn prepare_options(config: &Config, seed: u64, group_bytes_max: u64) -> PrepareO
             .min(payload_bytes_max)
             .saturating_sub(CLOSE_SESSION_BYTES),
         seed,
-        ..PrepareOptions::default()
     }
 }
 
