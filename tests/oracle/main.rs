@@ -36,6 +36,9 @@ struct Pair {
     servers: Option<(Server, Server)>,
 }
 
+/// Lines of a difference that a report shows of each server; what is behind the first mostly follows from it.
+const LINES_SHOWN: usize = 12;
+
 /// The first step at which two servers answered differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Difference {
@@ -102,8 +105,39 @@ impl Pair {
             }
             chunk /= 2;
         }
+        self.shrink_requests(best, difference, deadline)
+    }
+
+    /// Leaves out single requests of the steps that are left.
+    fn shrink_requests(
+        &mut self,
+        mut best: Vec<Step>,
+        mut difference: Difference,
+        deadline: Instant,
+    ) -> (Vec<Step>, Difference) {
+        for index in (0..best.len()).rev() {
+            let mut chunk = requests_of(&best[index]) / 2;
+            while chunk > 0 && Instant::now() < deadline {
+                let mut start = 0;
+                while start < requests_of(&best[index]) && Instant::now() < deadline {
+                    let mut shorter = best.clone();
+                    if let Step::Send { requests, .. } = &mut shorter[index] {
+                        requests.drain(start..(start + chunk).min(requests.len()));
+                    }
+                    match self.compare(&shorter) {
+                        Some(found) => (best, difference) = (shorter, found),
+                        None => start += chunk,
+                    }
+                }
+                chunk /= 2;
+            }
+        }
         (best, difference)
     }
+}
+
+fn requests_of(step: &Step) -> usize {
+    if let Step::Send { requests, .. } = step { requests.len() } else { 0 }
 }
 
 fn first_difference(expected: &[Lines], found: &[Lines]) -> Option<Difference> {
@@ -125,10 +159,10 @@ fn report(seed: u64, steps: u64, script: &[Step], difference: &Difference, name:
     if difference.step >= script.len() {
         text += "  the tree after the last step\n";
     }
-    for line in difference.expected.iter().filter(|l| !difference.found.contains(l)) {
+    for line in difference.expected.iter().filter(|l| !difference.found.contains(l)).take(LINES_SHOWN) {
         writeln!(text, "  zookeeper: {line}").expect("writing to a string");
     }
-    for line in difference.found.iter().filter(|l| !difference.expected.contains(l)) {
+    for line in difference.found.iter().filter(|l| !difference.expected.contains(l)).take(LINES_SHOWN) {
         writeln!(text, "  {name:9}: {line}").expect("writing to a string");
     }
     if sorted(&difference.expected) == sorted(&difference.found) {
@@ -149,7 +183,13 @@ fn describe(step: &Step) -> String {
         Step::Send { slot, requests, together } => {
             let labels: Vec<&str> = requests.iter().map(|r| r.label.as_str()).collect();
             let how = if *together { "" } else { " one by one:" };
-            format!("c{slot}{how} {}", labels.join("\n          "))
+            let labels = match labels.split_at_checked(labels.len().saturating_sub(60)) {
+                Some((left_out, shown)) if !left_out.is_empty() => {
+                    format!("({} requests)\n          {}", left_out.len(), shown.join("\n          "))
+                }
+                _ => labels.join("\n          "),
+            };
+            format!("c{slot}{how} {labels}")
         }
         Step::Fatal { slot, request } => format!("c{slot} fatal: {}", request.label),
         other => format!("{other:?}"),
