@@ -6,5 +6,6 @@ pub mod fuzz_log;
 pub mod fuzz_node;
 pub mod fuzz_wire;
 pub mod log_model;
+pub mod node_sim;
 pub mod sim_disk;
 pub mod world;
