@@ -18,7 +18,7 @@ const FIXED_SEEDS: u64 = 200;
 /// Fresh ones beside them, unless `ZABRA_SIM_SEEDS` says otherwise.
 const FRESH_SEEDS: u64 = 100;
 /// Within so many seeds each known mistake must be caught.
-const BUG_SEEDS_MAX: u64 = 3_000;
+const BUG_SEEDS_MAX: u64 = 1_000;
 
 /// Runs all `seeds` on all cores; panics at the first failure with its trace and how to run it again.
 fn run_all(seeds: &[u64]) -> SimCounts {

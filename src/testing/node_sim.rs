@@ -279,7 +279,7 @@ impl Sim {
             Err(error) => {
                 self.counts.starts_cut_short += 1;
                 self.note(format!("start with {ending:?}: {error}"));
-                self.disk = Image::random(&mut self.rng).take(&self.disk);
+                self.disk = Image::random(&mut self.rng, endings::Ended::Crashed).take(&self.disk);
                 Ok(None)
             }
         }
@@ -321,7 +321,7 @@ impl Sim {
 
     /// From the end of a life to the disk that the next one finds, damaged or not.
     fn die(&mut self, ended: endings::Ended) -> Result<(), Violation> {
-        let image = Image::random(&mut self.rng);
+        let image = Image::random(&mut self.rng, ended);
         self.note(format!("image: {image:?}"));
         self.disk = image.take(&self.disk);
         let hurt = self.rng.below(6);
