@@ -2,7 +2,7 @@
 //!
 //! - H1: one process, one data directory, one [`Server`]; the directory is locked for as long as it runs.
 //! - H2: lock order is prepare or flush stage, tree, sessions, outbox; a later one is never held while an earlier one is taken.
-//! - H3: after [`Shared::fail`] nothing is acknowledged, and the process ends.
+//! - H3: after `Shared::fail` nothing is acknowledged, and the process ends.
 //!
 //! Threads: tokio's workers (connections, timers), one commit thread (`commit`), one snapshot thread (`snapshotter`), one that
 //! keeps a spare log segment ready (`housekeeping`).

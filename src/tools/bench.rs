@@ -85,7 +85,7 @@ pub struct BenchArgs {
     /// Threads that generate load [default: 1, or 2 from 4 cores on]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Subtree to work in; its parent must exist [default: a fresh /zabra-bench-<id>]
+    /// Subtree to work in; its parent must exist [default: a fresh `/zabra-bench-ID`]
     #[arg(long, value_name = "PATH")]
     pub prefix: Option<String>,
     /// Leave the subtree: with `create`, this fills a tree.
