@@ -269,3 +269,6 @@ fn open_log(
     }
     Ok((log, report))
 }
+
+#[cfg(test)]
+mod tests;

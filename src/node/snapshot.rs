@@ -225,3 +225,6 @@ fn is_verified(store: &SnapshotStore, zxid: Zxid, verified: &mut BTreeSet<Zxid>)
     }
     good
 }
+
+#[cfg(test)]
+mod tests;
