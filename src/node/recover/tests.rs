@@ -251,7 +251,7 @@ fn refusals_say_where_and_what_to_do() {
 }
 
 #[test]
-fn a_log_that_is_not_this_trees_is_refused_by_its_digest_or_its_number() {
+fn a_record_that_is_no_transaction_or_another_one_is_refused() {
     for (payload_of, expected) in [(Zxid(21), "cannot be decoded"), (Zxid(1), "holds transaction")] {
         let disk = SimDisk::new(1);
         let mut node = node(&disk);
@@ -266,6 +266,30 @@ fn a_log_that_is_not_this_trees_is_refused_by_its_digest_or_its_number() {
         let refused = start(&disk).unwrap_err().to_string();
         assert!(refused.contains(expected) && refused.contains("0x15"), "{refused}");
     }
+}
+
+#[test]
+fn a_replay_that_comes_to_another_tree_is_refused() {
+    let disk = SimDisk::new(1);
+    let mut node = node(&disk);
+    // Whole, checksummed, and of another tree.
+    let right = std::mem::replace(&mut node.tree, Tree::new(TreeOptions::default()));
+    let mut sessions = Tracker::new(2_000, 1);
+    let session = sessions.create(10_000, ConnId(1), crate::base::MonoMs(0)).id();
+    let mut prepare = Prepare::new(right.applied(), right.digest() ^ 1, PrepareOptions::default());
+    let auth = AuthIds::none();
+    let body = body::create("/x", 0);
+    let write =
+        WriteRequest { session, cxid: 1, op: OpCode::Create, body: &body, auth: &auth, conn: ConnId(1) };
+    let mut group = Group::new();
+    let zxid = prepare.prepare(&right, &sessions, WallMs(1), &write, group.begin_record());
+    group.finish_record(zxid, RecordKind::Txn);
+    node.log.appender.append(&mut group).expect("room");
+    node.log.flusher.flush().expect("a sound disk");
+    drop(node);
+    let refused = start(&disk).unwrap_err();
+    assert!(matches!(refused, RecoverError::Digest { zxid: Zxid(21), .. }), "{refused}");
+    assert!(refused.to_string().contains("restore both from one backup"), "{refused}");
 }
 
 #[test]

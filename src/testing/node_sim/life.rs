@@ -5,8 +5,10 @@
 //! - K2: nothing is applied, and nobody is answered, before the flush that covers it returned (but for [`Bug`]).
 //! - K3: after a failed append, flush, mark, spare or purge the life is dead: it does nothing any more.
 
+mod background;
+mod setup;
+
 use std::collections::{BTreeSet, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -14,24 +16,20 @@ use parking_lot::RwLock;
 use super::clients::{Client, Request};
 use super::{Bug, Sim, Violation, invariants};
 use crate::base::rng::Rng;
-use crate::base::{ConnId, LogPos, MonoMs, ServerId, WallMs, Zxid};
+use crate::base::{ConnId, LogPos, MonoMs, WallMs, Zxid};
 use crate::node::recover::{RecoverShell, RecoverSummary};
-use crate::node::snapshot::retire;
-use crate::node::{
-    NodeDir, NodePlaces, Prepare, PrepareOptions, RecoverError, RecoverOptions, SnapshotOptions,
-    SnapshotTask, WriteRequest, recover,
-};
+use crate::node::{NodeDir, Prepare, PrepareOptions, RecoverError, SnapshotTask, WriteRequest, recover};
 use crate::session::Tracker;
-use crate::storage::log::{
-    Appender, Flusher, Group, Log, LogError, LogOptions, LogReader, RecordKind, RegionKind, SpareMaker,
-};
-use crate::storage::snapshot::{Retention, SnapshotInfo, SnapshotStore};
+use crate::storage::log::{Appender, Flusher, Group, Log, LogError, LogReader, RecordKind, SpareMaker};
+use crate::storage::snapshot::{Retention, SnapshotStore};
 use crate::storage::superblock;
 use crate::storage::vfs::Vfs;
 use crate::testing::sim_disk::SimDisk;
-use crate::tree::{Fired, Outcome, Tree, TreeOptions};
+use crate::tree::{Fired, Outcome, Tree};
 use crate::wire::OpCode;
 use crate::wire::txn::Proposal;
+
+pub(super) use setup::Setup;
 
 /// Where the node lies on the simulated disk.
 const DATA_DIR: &str = "/data/zabra";
@@ -47,59 +45,6 @@ const BATCHES_MAX: usize = 4;
 const PAYLOAD_BYTES_MAX: usize = 6 << 10;
 /// Sessions kept at least.
 const CLIENTS_MIN: usize = 3;
-
-/// What is decided once per run.
-#[derive(Clone, Debug)]
-pub(super) struct Setup {
-    segment_bytes: u64,
-    retention: Retention,
-    extended_types: bool,
-    seed: u64,
-}
-
-impl Setup {
-    pub(super) fn random(rng: &mut Rng) -> Setup {
-        let count = 1 + rng.below(3) as usize;
-        Setup {
-            segment_bytes: [16 << 10, 16 << 10, 32 << 10][rng.below(3) as usize],
-            retention: Retention { count_min: count, count_max: count, age_max: None },
-            extended_types: !rng.one_in(4),
-            seed: rng.next_u64(),
-        }
-    }
-
-    pub(super) fn tree_options(&self) -> TreeOptions {
-        TreeOptions { seed: self.seed, extended_types: self.extended_types, ..TreeOptions::default() }
-    }
-
-    fn prepare_options(&self) -> PrepareOptions {
-        PrepareOptions {
-            extended_types: self.extended_types,
-            enforce_quota: true,
-            ephemeral_bytes_max: 2 << 10,
-            payload_bytes_max: PAYLOAD_BYTES_MAX,
-            seed: self.seed,
-            ..PrepareOptions::default()
-        }
-    }
-
-    pub(super) fn places() -> NodePlaces {
-        NodePlaces { data: PathBuf::from(DATA_DIR), log: PathBuf::from(LOG_DIR) }
-    }
-
-    fn recover_options(&self, seed: u64) -> RecoverOptions {
-        RecoverOptions {
-            tree: self.tree_options(),
-            log: LogOptions {
-                segment_bytes: self.segment_bytes,
-                region: RegionKind::Pwrite,
-                ..LogOptions::default()
-            },
-            server_id: ServerId(1),
-            seed,
-        }
-    }
-}
 
 /// A group on its way from append to apply.
 struct Batch {
@@ -430,91 +375,6 @@ impl Life {
             self.flush_and_apply(sim)?;
         }
         Ok(())
-    }
-
-    // --- Background ---
-
-    fn mark_if_idle(&mut self, sim: &mut Sim) {
-        if self.batches.is_empty() {
-            let marked = self.appender.mark();
-            if matches!(marked, Ok(true)) {
-                self.end = None;
-            }
-            self.survive(sim, "mark", marked);
-        }
-    }
-
-    fn snapshot_step(&mut self, sim: &mut Sim) {
-        let Some(mut task) = self.task.take() else { return self.snapshot_begin(sim) };
-        let bytes_target = 1 + sim.rng.below(1_500) as usize;
-        match task.step(&self.tree, bytes_target) {
-            Ok(true) => self.task = Some(task),
-            Ok(false) => match task.finish(&self.tree, &self.snapshots) {
-                Ok(info) => self.snapshot_taken(sim, &info),
-                Err(error) => self.snapshot_failed(sim, &error),
-            },
-            Err(error) => {
-                task.abort(&self.tree);
-                self.snapshot_failed(sim, &error);
-            }
-        }
-    }
-
-    fn snapshot_begin(&mut self, sim: &mut Sim) {
-        if !sim.rng.one_in(3) || self.tree.read().applied() == Zxid::ZERO {
-            return;
-        }
-        let node_id = self.dir.superblock().node_id;
-        let created = WallMs(1_000_000 + sim.trace.len() as i64);
-        match SnapshotTask::begin(
-            &self.tree,
-            &self.snapshots,
-            &SnapshotOptions { node_id, created, level: 1 },
-        ) {
-            Ok(task) => {
-                sim.note(format!("snapshot begun at {}", task.zxid()));
-                self.task = Some(task);
-            }
-            Err(error) => self.snapshot_failed(sim, &error),
-        }
-    }
-
-    fn snapshot_failed(&mut self, sim: &mut Sim, error: &crate::node::SnapshotFailed) {
-        sim.counts.snapshots_failed += 1;
-        sim.note(format!("snapshot: {error}"));
-    }
-
-    fn snapshot_taken(&mut self, sim: &mut Sim, info: &SnapshotInfo) {
-        sim.counts.snapshots += 1;
-        self.verified.insert(info.zxid);
-        let retired = retire(&self.snapshots, &self.retention, &mut self.verified, info.created);
-        sim.note(format!("snapshot taken at {}, retired {retired:?}", info.zxid));
-        if let Ok(retired) = retired {
-            sim.counts.snapshots_removed += retired.removed.len() as u64;
-            self.purge_below = retired.purge_below.or(self.purge_below);
-        }
-    }
-
-    fn purge(&mut self, sim: &mut Sim) {
-        let mut below = self.purge_below.take();
-        if sim.options.bug == Some(Bug::PurgeWithoutSnapshot) {
-            below = Some(self.tree.read().applied().next());
-        }
-        if let Some(below) = below {
-            let purged = self.spares.purge(below);
-            sim.counts.purged += *purged.as_ref().unwrap_or(&0) as u64;
-            self.survive(sim, "purge", purged);
-        }
-    }
-
-    /// Takes nearly all the room there is, or gives it back.
-    fn change_capacity(&mut self, sim: &mut Sim) {
-        let free = sim.disk.free_bytes(&Setup::places().data).unwrap_or(0);
-        if free < CAPACITY / 2 {
-            sim.disk.set_capacity(CAPACITY);
-        } else if sim.rng.one_in(4) {
-            sim.disk.set_capacity(CAPACITY - free + sim.rng.below(48 << 10));
-        }
     }
 
     // --- Ends ---

@@ -1,0 +1,93 @@
+//! What the server's background threads do: idle marks, snapshots in steps, retention, purge; and the disk that fills up.
+
+use super::{Bug, CAPACITY, Life, Setup, Sim};
+use crate::base::{WallMs, Zxid};
+use crate::node::snapshot::retire;
+use crate::node::{SnapshotFailed, SnapshotOptions, SnapshotTask};
+use crate::storage::snapshot::SnapshotInfo;
+use crate::storage::vfs::Vfs;
+
+impl Life {
+    pub(super) fn mark_if_idle(&mut self, sim: &mut Sim) {
+        if self.batches.is_empty() {
+            let marked = self.appender.mark();
+            if matches!(marked, Ok(true)) {
+                self.end = None;
+            }
+            self.survive(sim, "mark", marked);
+        }
+    }
+
+    pub(super) fn snapshot_step(&mut self, sim: &mut Sim) {
+        let Some(mut task) = self.task.take() else { return self.snapshot_begin(sim) };
+        let bytes_target = 1 + sim.rng.below(1_500) as usize;
+        match task.step(&self.tree, bytes_target) {
+            Ok(true) => self.task = Some(task),
+            Ok(false) => match task.finish(&self.tree, &self.snapshots) {
+                Ok(info) => self.snapshot_taken(sim, &info),
+                Err(error) => self.snapshot_failed(sim, &error),
+            },
+            Err(error) => {
+                task.abort(&self.tree);
+                self.snapshot_failed(sim, &error);
+            }
+        }
+    }
+
+    fn snapshot_begin(&mut self, sim: &mut Sim) {
+        if !sim.rng.one_in(3) || self.tree.read().applied() == Zxid::ZERO {
+            return;
+        }
+        let node_id = self.dir.superblock().node_id;
+        let created = WallMs(1_000_000 + sim.trace.len() as i64);
+        match SnapshotTask::begin(
+            &self.tree,
+            &self.snapshots,
+            &SnapshotOptions { node_id, created, level: 1 },
+        ) {
+            Ok(task) => {
+                sim.note(format!("snapshot begun at {}", task.zxid()));
+                self.task = Some(task);
+            }
+            Err(error) => self.snapshot_failed(sim, &error),
+        }
+    }
+
+    fn snapshot_failed(&mut self, sim: &mut Sim, error: &SnapshotFailed) {
+        sim.counts.snapshots_failed += 1;
+        sim.note(format!("snapshot: {error}"));
+    }
+
+    fn snapshot_taken(&mut self, sim: &mut Sim, info: &SnapshotInfo) {
+        sim.counts.snapshots += 1;
+        self.verified.insert(info.zxid);
+        let retired = retire(&self.snapshots, &self.retention, &mut self.verified, info.created);
+        sim.note(format!("snapshot taken at {}, retired {retired:?}", info.zxid));
+        if let Ok(retired) = retired {
+            sim.counts.snapshots_removed += retired.removed.len() as u64;
+            self.purge_below = retired.purge_below.or(self.purge_below);
+        }
+    }
+
+    pub(super) fn purge(&mut self, sim: &mut Sim) {
+        let mut below = self.purge_below.take();
+        if sim.options.bug == Some(Bug::PurgeWithoutSnapshot) {
+            below = Some(self.tree.read().applied().next());
+        }
+        if let Some(below) = below {
+            let purged = self.spares.purge(below);
+            sim.counts.purged += *purged.as_ref().unwrap_or(&0) as u64;
+            self.survive(sim, "purge", purged);
+        }
+    }
+
+    /// Takes nearly all the room there is, or gives it back.
+    pub(super) fn change_capacity(&mut self, sim: &mut Sim) {
+        let free = sim.disk.free_bytes(&Setup::places().data).unwrap_or(0);
+        if free < CAPACITY / 2 {
+            sim.disk.set_capacity(CAPACITY);
+        } else if sim.rng.one_in(4) {
+            sim.disk.set_capacity(CAPACITY - free + sim.rng.below(48 << 10));
+        }
+    }
+}
