@@ -177,6 +177,26 @@ fn delete_checks_session_path_parent_permission_node_version_children() {
     world.must(&client, Delete, &body::path_int("/a/x", 0));
 }
 
+#[test]
+fn a_null_path_is_a_bad_argument_where_paths_are_checked_and_a_marshalling_error_elsewhere() {
+    let (mut world, client) = world(PrepareOptions::default());
+    let null = |mut body: Vec<u8>| {
+        body.splice(..6, [0xFF; 4]);
+        body
+    };
+    for (op, body, code) in [
+        (SetData, body::set_data("/a", None, -1), ErrorCode::BadArguments),
+        (SetAcl, body::set_acl("/a", &open_acl(), -1), ErrorCode::BadArguments),
+        (Create, body::create("/x", 0), ErrorCode::MarshallingError),
+        (Delete, body::path_int("/a", -1), ErrorCode::MarshallingError),
+        (DeleteContainer, body::path_only("/a"), ErrorCode::MarshallingError),
+        (Multi, body::multi(&[(SetData, null(body::set_data("/a", None, -1)))]), ErrorCode::MarshallingError),
+    ] {
+        let body = if op == Multi { body } else { null(body) };
+        expect(&mut world, &client, op, &body, code);
+    }
+}
+
 /// Reads and deletes check no characters in ZooKeeper, which replaces the bytes and finds no such node; all else does.
 #[test]
 fn a_path_that_is_not_utf8_names_no_node() {

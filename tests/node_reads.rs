@@ -185,6 +185,8 @@ fn ping_answers_with_its_own_xid_and_sync_with_its_path() {
     assert_eq!((ping.xid, ping.zxid, ping.body.len()), (-2, world.tree.applied().to_wire(), 0));
     let sync = world.read(&client, Sync, &body::path_only("anything at all"));
     assert_eq!((sync.xid, sync.path()), (9, "anything at all"));
+    let null = [0xFF; 4];
+    assert_eq!(world.read(&client, Sync, &null).body, null, "even without one");
 }
 
 #[test]

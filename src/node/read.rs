@@ -123,7 +123,7 @@ impl<'a> Reply<'a, '_> {
                 node.stat().put(self.out);
             }
             Request::GetAcl { path } => self.acl(path)?,
-            Request::Sync { path } => self.out.put_ustring(path),
+            Request::Sync { path } => self.out.put_buffer(path.map(str::as_bytes)),
             Request::MultiRead(ops) => self.multi(ops)?,
             Request::CheckWatches { path, kind } => {
                 let kind = WatchKind::from_i32(kind).ok_or(ErrorCode::MarshallingError)?;

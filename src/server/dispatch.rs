@@ -474,8 +474,9 @@ fn class(frame: &Frame<'_>) -> Class {
         None | Some(OpCode::CreateSession | OpCode::Error | OpCode::Check) => Class::Unknown,
         Some(OpCode::Auth) => Class::Auth,
         Some(OpCode::Sasl) => Class::Sasl,
-        Some(op) if op.is_write() => match Request::read(op, frame.body) {
-            // A multi takes a zxid even then, and prepare refuses it; but not for a null, which ZooKeeper trips over before that.
+        Some(op) if op.is_write() => match Request::check(op, frame.body) {
+            // A multi takes a zxid even then, and prepare refuses it; but not for a null ACL, which ZooKeeper trips over before that.
+            // A null path is found out later, by prepare, and takes a zxid in any write.
             Err(JuteError::Null { .. }) => Class::Undecodable,
             Err(_) if op != OpCode::Multi => Class::Undecodable,
             _ => Class::Write,

@@ -51,13 +51,20 @@ pub enum JuteError {
 pub struct Reader<'a> {
     buf: &'a [u8],
     pos: usize,
+    null_is_empty: bool,
 }
 
 impl<'a> Reader<'a> {
     /// Reads from the start of `buf`.
     #[must_use]
     pub const fn new(buf: &'a [u8]) -> Reader<'a> {
-        Reader { buf, pos: 0 }
+        Reader { buf, pos: 0, null_is_empty: false }
+    }
+
+    /// The same, but [`Reader::ustring`] takes null for empty.
+    #[must_use]
+    pub const fn with_null_as_empty(buf: &'a [u8]) -> Reader<'a> {
+        Reader { buf, pos: 0, null_is_empty: true }
     }
 
     /// The next `n` bytes.
@@ -115,7 +122,8 @@ impl<'a> Reader<'a> {
     /// `ustring` that must be there.
     pub fn ustring(&mut self) -> Result<&'a str, JuteError> {
         let at = self.pos;
-        self.ustring_or_null()?.ok_or(JuteError::Null { at })
+        let missing = if self.null_is_empty { Ok("") } else { Err(JuteError::Null { at }) };
+        self.ustring_or_null()?.map_or(missing, Ok)
     }
 
     /// Count of a `vector` whose elements take at least `element_bytes_min` (> 0) each: `None` for null. A count that cannot

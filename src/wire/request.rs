@@ -113,8 +113,9 @@ pub enum Request<'a> {
         acl: AclVec<'a>,
         version: i32,
     },
+    /// Echoes its path, whatever it is.
     Sync {
-        path: &'a str,
+        path: Option<&'a str>,
     },
     Ping,
     Check {
@@ -185,6 +186,11 @@ impl<'a> Request<'a> {
         Request::read_from(op, &mut Reader::new(body))
     }
 
+    /// Could ZooKeeper decode the body of `op`? It takes strings that are null; what it then makes of them is an error at a later step.
+    pub fn check(op: OpCode, body: &[u8]) -> Result<(), JuteError> {
+        Request::read_from(op, &mut Reader::with_null_as_empty(body)).map(drop)
+    }
+
     fn read_from(op: OpCode, r: &mut Reader<'a>) -> Result<Request<'a>, JuteError> {
         Ok(match op {
             OpCode::Create | OpCode::Create2 | OpCode::CreateContainer => Request::Create(create(r, false)?),
@@ -200,7 +206,7 @@ impl<'a> Request<'a> {
             OpCode::SetAcl => {
                 Request::SetAcl { path: r.ustring()?, acl: AclVec::read(r)?, version: r.int()? }
             }
-            OpCode::Sync => Request::Sync { path: r.ustring()? },
+            OpCode::Sync => Request::Sync { path: r.ustring_or_null()? },
             OpCode::Ping => Request::Ping,
             OpCode::Check => Request::Check { path: r.ustring()?, version: r.int()? },
             OpCode::Multi => Request::Multi(MultiOps::read(r, MultiKind::Write)?),
@@ -449,6 +455,26 @@ mod tests {
         }
         MultiHeader::END.put(&mut out);
         out
+    }
+
+    #[test]
+    fn a_null_path_is_decoded_and_refused_but_what_is_behind_it_must_be_there() {
+        let mut delete = Vec::new();
+        delete.put_int(-1);
+        assert!(matches!(Request::check(OpCode::Delete, &delete), Err(JuteError::Truncated { .. })));
+        delete.put_int(7);
+        assert_eq!(Request::check(OpCode::Delete, &delete), Ok(()));
+        assert_eq!(Request::read(OpCode::Delete, &delete), Err(JuteError::Null { at: 0 }));
+        let in_multi = multi(&[(2, delete)]);
+        assert_eq!(Request::check(OpCode::Multi, &in_multi), Ok(()));
+        let mut create = create_body("/a", 0);
+        let acl_at = create.len() - 8;
+        create.splice(acl_at..acl_at + 4, [0xFF; 4]);
+        let no_acl = multi(&[(1, create)]);
+        assert!(
+            matches!(Request::check(OpCode::Multi, &no_acl), Err(JuteError::Null { .. })),
+            "not a string"
+        );
     }
 
     #[test]
