@@ -3,7 +3,9 @@
 
 use std::net::SocketAddr;
 
-use crate::common::client::{Conn, ConnectRequest, Reply, create_body, framed, op, read_body, request};
+use crate::common::client::{
+    Conn, ConnectRequest, Reply, Session, create_body, framed, op, read_body, request,
+};
 use crate::common::jute::{Acl, Reader, Short, Stat, Writer};
 use crate::common::server::try_word;
 
@@ -26,18 +28,31 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) struct Admin {
     conn: Conn,
+    session: Session,
     address: SocketAddr,
 }
 
 impl Admin {
     pub(crate) fn connect(address: SocketAddr) -> Result<Admin, String> {
-        let (mut conn, _) = Conn::connect(address, &ConnectRequest::new(40_000))?;
+        Admin::open(address, Session::none())
+    }
+
+    /// Back to the same session, after a restart of the server.
+    pub(crate) fn come_back(&mut self) -> Result<(), String> {
+        *self = Admin::open(self.address, self.session.clone())?;
+        Ok(())
+    }
+
+    fn open(address: SocketAddr, session: Session) -> Result<Admin, String> {
+        let request = ConnectRequest { session, ..ConnectRequest::new(40_000) };
+        let (mut conn, connected) = Conn::connect(address, &request)?;
+        let session = connected.session;
         let auth = Writer::new().int(0).string("digest").buffer(Some(b"super:secret")).done();
         let reply = conn.call(op::AUTH, &auth)?;
         if reply.err != 0 {
             return Err(format!("super user: error {}", reply.err));
         }
-        Ok(Admin { conn, address })
+        Ok(Admin { conn, session, address })
     }
 
     /// The zxid the server has come to.

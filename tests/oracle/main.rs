@@ -56,10 +56,14 @@ impl Pair {
         // The reaper works by the clock, so it is kept out; quotas bind, so that they can be seen.
         Options::everything()
             .config("enforceQuota", "true")
+            // A session that falls silent need not be waited for long.
+            .config("tickTime", "100")
+            .config("minSessionTimeout", "1500")
+            .config("maxSessionTimeout", "40000")
             .property("znode.container.checkIntervalMs", "100000000")
     }
 
-    fn servers(&mut self) -> &(Server, Server) {
+    fn servers(&mut self) -> &mut (Server, Server) {
         let (java, under_test) = (self.java.clone(), self.under_test.clone());
         self.servers.get_or_insert_with(|| {
             std::thread::scope(|scope| {
@@ -73,10 +77,9 @@ impl Pair {
     /// Plays `script` to both; after a difference both start afresh the next time.
     fn compare(&mut self, script: &[Step]) -> Option<Difference> {
         let (zookeeper, other) = self.servers();
-        let (ours, theirs) = (zookeeper.address(), other.address());
         let (expected, found) = std::thread::scope(|scope| {
-            let found = scope.spawn(move || play(theirs, script));
-            (play(ours, script), found.join().expect("the player does not panic"))
+            let found = scope.spawn(move || play(other, script));
+            (play(zookeeper, script), found.join().expect("the player does not panic"))
         });
         let expected = expected.unwrap_or_else(|e| panic!("ZooKeeper: {e}"));
         let found = found.unwrap_or_else(|e| vec![vec![format!("gave up: {e}")]]);

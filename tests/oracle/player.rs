@@ -5,16 +5,22 @@
 //! 3. At the end every session is closed, the whole tree is read by the super user, its digest is computed from what
 //!    was read and compared with what the server says, and everything the script made is deleted.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::admin::Admin;
 use crate::common::client::{
     Conn, ConnectRequest, Connected, REPLY_LIMIT, Received, Reply, Session, op, xid,
 };
+use crate::common::server::Server;
 use crate::owners::Owners;
 use crate::script::{Request, Return, SLOTS, Step};
 use crate::view::View;
+
+/// Timeout of a session that is to expire: long enough for the few requests before.
+const SHORT_TIMEOUT_MS: i32 = 1500;
+
+/// How long a session may outlive its timeout.
+const EXPIRY_LIMIT: Duration = Duration::from_secs(15);
 
 /// How far ahead a client from the future claims to be, in zxids.
 const FUTURE: i64 = 1 << 30;
@@ -31,8 +37,9 @@ struct Slot {
 
 /// One server's side of a script.
 #[derive(Debug)]
-pub(crate) struct Player {
-    address: SocketAddr,
+struct Player<'a> {
+    server: &'a mut Server,
+    admin: Admin,
     view: View,
     slots: Vec<Slot>,
     /// Owners of container and TTL nodes, which no reply shows but the digest covers.
@@ -40,11 +47,13 @@ pub(crate) struct Player {
 }
 
 /// Plays the whole script; the last entry is the state of the tree at the end.
-pub(crate) fn play(address: SocketAddr, script: &[Step]) -> Result<Vec<Lines>, String> {
-    let mut admin = Admin::connect(address)?;
+pub(crate) fn play(server: &mut Server, script: &[Step]) -> Result<Vec<Lines>, String> {
+    let mut admin = Admin::connect(server.address())?;
+    let base = admin.last_zxid()?;
     let mut player = Player {
-        address,
-        view: View::from(admin.last_zxid()?),
+        server,
+        admin,
+        view: View::from(base),
         slots: (0..SLOTS).map(|_| Slot::default()).collect(),
         owners: Owners::default(),
     };
@@ -52,14 +61,14 @@ pub(crate) fn play(address: SocketAddr, script: &[Step]) -> Result<Vec<Lines>, S
     for (index, step) in script.iter().enumerate() {
         transcript.push(player.step(step)?);
         if index % 200 == 199 {
-            admin.last_zxid()?;
+            player.admin.last_zxid()?;
         }
     }
-    transcript.push(player.finish(&mut admin)?);
+    transcript.push(player.finish()?);
     Ok(transcript)
 }
 
-impl Player {
+impl Player<'_> {
     fn step(&mut self, step: &Step) -> Result<Lines, String> {
         let mut lines = Lines::new();
         match step {
@@ -83,10 +92,12 @@ impl Player {
                 }
             }
             Step::Raw { slot, bytes } => self.raw(*slot, bytes, &mut lines)?,
+            Step::Expire { slot, requests } => self.expire(*slot, requests, &mut lines)?,
+            Step::Restart { kill } => self.restart(*kill)?,
         }
         let start = lines.len();
         (0..SLOTS).for_each(|slot| self.settle(slot, &mut lines));
-        if matches!(step, Step::Connect { .. } | Step::Close { .. }) {
+        if matches!(step, Step::Connect { .. } | Step::Close { .. } | Step::Expire { .. }) {
             // One session's ephemerals go in no particular order.
             lines[start..].sort();
         }
@@ -106,8 +117,42 @@ impl Player {
         Ok(())
     }
 
+    /// A new session makes some nodes and falls silent. The step is over when the server has ended it, which takes one
+    /// transaction; the session is then gone for good.
+    fn expire(&mut self, slot: usize, requests: &[Request], lines: &mut Lines) -> Result<(), String> {
+        self.close(slot, lines)?;
+        self.connect(slot, SHORT_TIMEOUT_MS, Some(false), lines)?;
+        self.send(slot, requests, lines)?;
+        self.slots[slot].conn = None;
+        let before = self.admin.last_zxid()?;
+        let deadline = Instant::now() + EXPIRY_LIMIT;
+        while self.admin.last_zxid()? == before {
+            if Instant::now() > deadline {
+                lines.push(format!("c{slot} does not expire"));
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        lines.push(format!("expired at {}", self.view.zxid(self.admin.last_zxid()?)));
+        self.reconnect(slot, Return::Normal, lines)?;
+        self.slots[slot] = Slot::default();
+        Ok(())
+    }
+
+    /// Every connection is lost with the server, no session is.
+    fn restart(&mut self, kill: bool) -> Result<(), String> {
+        self.slots.iter_mut().for_each(|slot| slot.conn = None);
+        if kill {
+            self.server.kill();
+        } else {
+            self.server.stop();
+        }
+        self.server.start_again();
+        self.admin.come_back()
+    }
+
     fn handshake(&self, request: &ConnectRequest) -> Result<(Conn, Option<Connected>), String> {
-        let mut conn = Conn::open(self.address).map_err(|e| format!("connect: {e}"))?;
+        let mut conn = Conn::open(self.server.address()).map_err(|e| format!("connect: {e}"))?;
         let answer = conn.handshake(request)?;
         Ok((conn, answer))
     }
@@ -249,7 +294,7 @@ impl Player {
         self.await_reply(slot, op::PING, &[], lines);
     }
 
-    fn finish(&mut self, admin: &mut Admin) -> Result<Lines, String> {
+    fn finish(&mut self) -> Result<Lines, String> {
         let mut lines = Lines::new();
         for slot in 0..SLOTS {
             let mut closing = Lines::new();
@@ -258,8 +303,8 @@ impl Player {
             closing.sort();
             lines.extend(closing);
         }
-        let zxid = admin.reach_digest()?;
-        let tree = admin.read_tree()?;
+        let zxid = self.admin.reach_digest()?;
+        let tree = self.admin.read_tree()?;
         for node in &tree {
             lines.push(format!(
                 "{:?} data={} acl={:?} {}",
@@ -270,12 +315,12 @@ impl Player {
             ));
         }
         let computed = self.owners.digest(&tree);
-        let said = admin.digest_at(zxid)?;
+        let said = self.admin.digest_at(zxid)?;
         lines.push(match said == computed {
             true => "the digest is that of the tree".into(),
             false => format!("the digest is {said}, that of the tree {computed}"),
         });
-        admin.clean(&tree)?;
+        self.admin.clean(&tree)?;
         Ok(lines)
     }
 }

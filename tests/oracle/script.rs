@@ -3,7 +3,10 @@
 //! 1. A script is plain data. It depends on the seed alone, never on what a server answered, so that it can be cut
 //!    into pieces and played again.
 //! 2. Paths come from a small universe under `/o`, so that operations meet each other's nodes.
-//! 3. Nothing in a script depends on time: timeouts are long, the reaper of containers and TTL nodes is off.
+//! 3. Nothing in a script depends on time: timeouts are long, but for a session that is left to expire while nothing
+//!    else goes on; the reaper of containers and TTL nodes is off.
+//! 4. Every third script has quotas, every fourth of the others a restart of the server, on the data it has. Never both:
+//!    a ZooKeeper that starts from a snapshot counts afresh what quotas use, whatever clients wrote there since.
 
 use zabra::base::rng::Rng;
 
@@ -32,6 +35,10 @@ pub(crate) enum Step {
     Raw { slot: usize, bytes: Vec<u8> },
     /// An orderly end of the session.
     Close { slot: usize },
+    /// A new session for the slot, with a short timeout; then silence until the server ends it.
+    Expire { slot: usize, requests: Vec<Request> },
+    /// The server stops, by SIGTERM or SIGKILL, and starts again on its data.
+    Restart { kill: bool },
 }
 
 /// The ways to come back to a session.
@@ -62,10 +69,18 @@ pub(crate) struct Request {
 
 /// The script of `seed`, about `steps` long.
 pub(crate) fn generate(seed: u64, steps: usize) -> Vec<Step> {
-    let mut maker = Maker { rng: Rng::new(seed), has_quota: false };
+    let mut rng = Rng::new(seed);
+    let has_quota = rng.one_in(3);
+    let mut maker = Maker { rng, has_quota };
     let mut script: Vec<Step> = (0..SLOTS).map(|slot| maker.connect(slot)).collect();
     script.push(maker.send(0, vec![plain_create("/o"), plain_create("/o/a")]));
-    script.extend((0..steps).map(|_| maker.step()));
+    let restart = (!has_quota && maker.rng.one_in(4)).then(|| maker.rng.below(steps.max(1) as u64));
+    for step in 0..steps as u64 {
+        script.push(maker.step());
+        if restart == Some(step) {
+            script.push(Step::Restart { kill: maker.rng.one_in(2) });
+        }
+    }
     script
 }
 
@@ -92,9 +107,13 @@ impl Maker {
             6..=7 => Step::Drop { slot },
             8 => Step::Close { slot },
             9 => Step::Raw { slot, bytes: self.not_a_request() },
-            10..=11 => {
-                self.has_quota = true;
+            10..=11 if self.has_quota => {
                 let requests = self.quota();
+                self.send(slot, requests)
+            }
+            10 if self.rng.one_in(2) => self.expire(slot),
+            11 if self.rng.one_in(2) => {
+                let requests = self.pipeline();
                 self.send(slot, requests)
             }
             12 => Step::Fatal { slot, request: self.fatal() },
@@ -123,6 +142,26 @@ impl Maker {
         Step::Send { slot, requests, together: !is_racy }
     }
 
+    fn expire(&mut self, slot: usize) -> Step {
+        let requests = (0..3)
+            .map(|_| {
+                let parent = self.parent();
+                let (path, flags) = self.pick(&[("a", 1), ("dd", 1), ("q", 3)]);
+                let path = format!("{parent}/{path}");
+                let body = create_body(&path, Some(b"mine"), &Acl::open(), flags);
+                ordinary(op::CREATE, body, format!("create {path} flags={flags}"))
+            })
+            .collect();
+        Step::Expire { slot, requests }
+    }
+
+    /// Hundreds of requests in one go; small ones, so that they fit into the buffers of a socket.
+    fn pipeline(&mut self) -> Vec<Request> {
+        let count = 100 + self.rng.below(900);
+        let is_small = |r: &Request| r.body.len() < 1000 && r.op != op::SET_ACL;
+        (0..count).map(|_| self.request()).filter(is_small).collect()
+    }
+
     fn connect(&mut self, slot: usize) -> Step {
         let timeout_ms = self.pick(&[30_000, 40_000, 100_000]);
         let read_only = self.pick(&[Some(false), Some(false), Some(true), None]);
@@ -146,7 +185,8 @@ impl Maker {
             32..=43 => self.set_data(),
             44..=61 => self.read(),
             62..=67 => self.set_acl(),
-            68..=78 => self.multi(),
+            68..=75 => self.multi(),
+            76..=78 => self.multi_in_one_place(),
             79..=81 => self.multi_read(),
             82..=87 => self.add_watch(),
             88..=92 => self.drop_watch(),
@@ -155,6 +195,7 @@ impl Maker {
             101 => self.delete_container(),
             102 => self.reconfig(),
             103 if self.rng.one_in(3) => self.largest(),
+            104 if self.rng.one_in(2) => self.null_path(),
             _ => self.spoiled(),
         }
     }
@@ -303,6 +344,35 @@ impl Maker {
         ordinary(op::MULTI, body.int(-1).boolean(true).int(-1).done(), label)
     }
 
+    /// Creates, with and without a sequence number, sets and deletes of the same few children.
+    fn multi_in_one_place(&mut self) -> Request {
+        let parent = self.parent();
+        let (mut body, mut label) = (Writer::new(), String::from("multi"));
+        for _ in 0..2 + self.rng.below(6) {
+            let child = format!("{parent}/q{:010}", self.rng.below(8));
+            let (kind, part, part_label) = match self.rng.below(9) {
+                0..=2 => {
+                    let (path, flags) = (format!("{parent}/q"), self.pick(&[2, 2, 2, 3]));
+                    let part = create_body(&path, Some(b"s"), &Acl::open(), flags);
+                    (self.pick(&[op::CREATE, op::CREATE2]), part, format!("create {path} flags={flags}"))
+                }
+                3..=4 => (op::CREATE2, create_body(&child, None, &Acl::open(), 0), format!("create {child}")),
+                5..=7 => {
+                    let version = self.pick(&[-1, -1, 0]);
+                    let part = Writer::new().string(&child).int(version).done();
+                    (op::DELETE, part, format!("delete {child} version={version}"))
+                }
+                _ => {
+                    let part = Writer::new().string(&child).buffer(Some(b"set")).int(-1).done();
+                    (op::SET_DATA, part, format!("setData {child}"))
+                }
+            };
+            body = body.int(kind).boolean(false).int(-1).raw(&part);
+            label += &format!(" [{part_label}]");
+        }
+        ordinary(op::MULTI, body.int(-1).boolean(true).int(-1).done(), label)
+    }
+
     fn multi_part(&mut self) -> (i32, Vec<u8>, String) {
         let request = match self.rng.below(40) {
             0..=15 => {
@@ -367,19 +437,19 @@ impl Maker {
     }
 
     fn lookup(&mut self) -> Request {
-        match self.rng.below(5) {
-            0 => {
+        match self.rng.below(7) {
+            0..=2 => {
                 let prefix = self.pick(&["", "/", "/o", "/o/a", " ", "/nosuch"]);
                 let body = Writer::new().string(prefix).done();
                 ordinary(op::GET_EPHEMERALS, body, format!("getEphemerals {prefix:?}"))
             }
-            1 => {
+            3 => {
                 let path = self.path();
                 let body = Writer::new().string(&path).done();
                 ordinary(op::GET_ALL_CHILDREN_NUMBER, body, format!("getAllChildrenNumber {path:?}"))
             }
-            2 => ordinary(op::WHO_AM_I, vec![], "whoAmI".into()),
-            3 => Request { xid: Some(xid::PING), ..ordinary(op::PING, vec![], "ping".into()) },
+            4 => ordinary(op::WHO_AM_I, vec![], "whoAmI".into()),
+            5 => Request { xid: Some(xid::PING), ..ordinary(op::PING, vec![], "ping".into()) },
             _ => {
                 let path = self.path();
                 ordinary(op::SYNC, Writer::new().string(&path).done(), format!("sync {path:?}"))
@@ -405,10 +475,45 @@ impl Maker {
     fn largest(&mut self) -> Request {
         let path = self.plain_path();
         let frame = self.pick(&[1_048_575, 1_048_574]);
-        // Request header, two lengths, the path and the version are in the frame as well.
-        let data = vec![b'x'; frame - 8 - 4 - path.len() - 4 - 4];
-        let body = Writer::new().string(&path).buffer(Some(&data)).int(-1).done();
-        ordinary(op::SET_DATA, body, format!("setData {path:?} in a frame of {frame}"))
+        let (kind, kind_label) = self.pick(&[
+            (op::SET_DATA, "setData"),
+            (op::CREATE2, "create2"),
+            (op::MULTI, "multi of setData"),
+        ]);
+        let make = |data: &[u8]| match kind {
+            op::CREATE2 => create_body(&path, Some(data), &Acl::open(), 0),
+            op::MULTI => {
+                let part = Writer::new().string(&path).buffer(Some(data)).int(-1).done();
+                let body = Writer::new().int(op::SET_DATA).boolean(false).int(-1).raw(&part);
+                body.int(-1).boolean(true).int(-1).done()
+            }
+            _ => Writer::new().string(&path).buffer(Some(data)).int(-1).done(),
+        };
+        // The request header is in the frame as well.
+        let body = make(&vec![b'x'; frame - 8 - make(&[]).len()]);
+        ordinary(kind, body, format!("{kind_label} {path:?} in a frame of {frame}"))
+    }
+
+    /// A request without its path, which is not the same as with an empty one.
+    fn null_path(&mut self) -> Request {
+        let mut request = loop {
+            let request = match self.rng.below(6) {
+                0 => plain_create("/o/a"),
+                1 => self.delete(),
+                2 => self.set_data(),
+                3 => self.set_acl(),
+                4 => self.lookup(),
+                _ => self.read(),
+            };
+            if request.body.len() >= 4 {
+                break request;
+            }
+        };
+        let length = i32::from_be_bytes(request.body[..4].try_into().expect("four bytes"));
+        let behind = 4 + usize::try_from(length).expect("a path is there");
+        request.body.splice(..behind, [0xFF; 4]);
+        request.label = format!("without its path: {}", request.label);
+        request
     }
 
     /// A request whose body is cut short, has bytes behind it, or has one bit turned.
@@ -434,8 +539,8 @@ impl Maker {
             }
             1 => {
                 let at = at.min(60);
-                // Not the high bit of text: all that Zabra says of a string that is not UTF-8 is that there is no such
-                // node, where ZooKeeper first replaces characters and looks at what is left.
+                // Not the high bit of text: Zabra says of a string that is not UTF-8 that there is no such node, where
+                // ZooKeeper replaces characters, looks at what is left, and may find its parent locked.
                 let bits = if at < 4 { 8 } else { 7 };
                 request.body[at] ^= 1 << self.rng.below(bits);
                 format!("bit turned at {at}")
@@ -470,7 +575,7 @@ impl Maker {
 
     /// Limits on one of two subtrees, set or taken away as the command line does it.
     fn quota(&mut self) -> Vec<Request> {
-        let top = self.pick(&["/o/a", "/o/b"]);
+        let top = self.pick(&["/o/a", "/o/a", "/o/b", "/o"]);
         let home = format!("/zookeeper/quota{top}");
         let (limits, stats) = (format!("{home}/zookeeper_limits"), format!("{home}/zookeeper_stats"));
         if self.rng.one_in(4) {
