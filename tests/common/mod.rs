@@ -7,6 +7,7 @@
 //! 2. Every wait is bounded (`REPLY_LIMIT`, `START_LIMIT`); a server that hangs fails the test.
 //! 3. Only loopback addresses are used.
 
+pub(crate) mod calls;
 pub(crate) mod client;
 pub(crate) mod jute;
 pub(crate) mod server;

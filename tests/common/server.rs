@@ -49,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) config: Vec<(String, String)>,
     /// Properties that ZooKeeper reads from the command line only (`-D`).
     pub(crate) properties: Vec<(String, String)>,
+    /// A program and its arguments that the server is started through, and that becomes it.
+    pub(crate) through: Vec<String>,
 }
 
 impl Options {
@@ -124,17 +126,52 @@ impl Server {
 
     /// SIGTERM, then waits for the end.
     pub(crate) fn stop(&mut self) {
+        self.terminate();
+    }
+
+    /// SIGTERM, then the exit code once it has ended.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
         let mut child = self.child.take().expect("the server runs");
         let id = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("a child can be signalled");
+        self.wait_for_end(&mut child)
+    }
+
+    fn wait_for_end(&self, child: &mut Child) -> Option<i32> {
         let deadline = Instant::now() + START_LIMIT;
-        while child.try_wait().expect("a child can be waited for").is_none() {
+        loop {
+            if let Some(status) = child.try_wait().expect("a child can be waited for") {
+                return status.code();
+            }
             if Instant::now() > deadline {
                 let _ = child.kill();
-                panic!("{} did not stop within {START_LIMIT:?} of SIGTERM\n{}", self.kind.name(), self.log());
+                let _ = child.wait();
+                panic!("{} did not end within {START_LIMIT:?}\n{}", self.kind.name(), self.log());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Starts a process on the same configuration that is expected to end by itself, also beside a running one:
+    /// its exit code and what it said.
+    pub(crate) fn refused(&self) -> (Option<i32>, String) {
+        let path = self.directory.path().join("refused");
+        let said = File::create(&path).expect("a log file");
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(said.try_clone().expect("a second handle")).stderr(said);
+        let mut child = command.spawn().expect("it can be started");
+        let code = self.wait_for_end(&mut child);
+        (code, String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned())
+    }
+
+    /// The process that runs.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.child.as_ref().expect("the server runs").id()
+    }
+
+    /// All that the server wrote to stdout and stderr, over all its starts.
+    pub(crate) fn whole_log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
 
     /// Starts again on the same directory and port.
@@ -159,7 +196,7 @@ impl Server {
         self.directory.path().join("log")
     }
 
-    fn config_path(&self) -> PathBuf {
+    pub(crate) fn config_path(&self) -> PathBuf {
         self.directory.path().join("zoo.cfg")
     }
 
@@ -177,8 +214,10 @@ impl Server {
         let properties = self.options.properties.iter().map(|(k, v)| format!("{k}={v}"));
         match &self.kind {
             Kind::Zabra => {
-                let mut command = Command::new(env!("CARGO_BIN_EXE_zabra"));
-                command.arg("serve");
+                let binary = [env!("CARGO_BIN_EXE_zabra").to_owned(), "serve".to_owned()];
+                let mut words = self.options.through.iter().chain(&binary);
+                let mut command = Command::new(words.next().expect("at least the binary"));
+                command.args(words);
                 command.args(properties.flat_map(|p| ["-D".into(), p]));
                 command.arg(self.config_path());
                 command

@@ -62,7 +62,8 @@ fn required() -> bool {
     std::env::var("ZABRA_REQUIRE_INTEROP").is_ok_and(|v| v == "1")
 }
 
-fn available<T: Clone>(found: &Result<T, String>) -> Option<T> {
+/// What was found; otherwise skips, or fails, and says what is missing.
+pub(crate) fn available<T: Clone>(found: &Result<T, String>) -> Option<T> {
     match found {
         Ok(tool) => Some(tool.clone()),
         Err(why) if required() => panic!("ZABRA_REQUIRE_INTEROP=1, but: needs {why}"),
