@@ -205,7 +205,9 @@ fn a_full_disk_refuses_writes_serves_reads_and_is_left_behind_without_a_restart(
     }
     ledger.check(&mut reader);
     assert!(server.word(b"ruok").contains("imok") || !server.word(b"srvr").is_empty(), "words are answered");
-    let refused = Conn::open(server.address()).expect("connections are accepted").handshake(&ConnectRequest::new(9_000));
+    let refused = Conn::open(server.address())
+        .expect("connections are accepted")
+        .handshake(&ConnectRequest::new(9_000));
     assert_eq!(refused, Ok(None), "no session without a record of it");
     let complaints = server.whole_log().matches("until there is space").count();
     assert!((1..=4).contains(&complaints), "said {complaints} times, for {} writes", ledger.refused.len());

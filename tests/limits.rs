@@ -69,7 +69,7 @@ fn a_frame_longer_than_jute_maxbuffer_or_of_negative_length_closes_its_connectio
         conn.send_raw(&length.to_be_bytes()).expect("sent");
         assert_eq!(conn.receive(SOON), Received::Closed, "first frame of length {length}");
     }
-    assert_eq!(other.get("/fits").expect("a read").expect("it is there").len() > 1_000_000, true);
+    assert!(other.get("/fits").expect("a read").expect("it is there").len() > 1_000_000);
     assert_unharmed(&server);
 }
 
@@ -174,7 +174,11 @@ fn pipeline(server: &Server, requests: i32) {
         assert_eq!((reply.xid, reply.err), (xid, err::OK));
         if let Some(version) = read.filter(|version| *version > 0) {
             let data = Reader::new(&reply.body).buffer().expect("data").unwrap_or_default().to_vec();
-            assert_eq!(data, version.to_be_bytes(), "request {xid} sees its own earlier writes, and no later one");
+            assert_eq!(
+                data,
+                version.to_be_bytes(),
+                "request {xid} sees its own earlier writes, and no later one"
+            );
         }
     }
 }
@@ -325,7 +329,7 @@ fn an_idle_connection_costs_less_than_twenty_kilobytes() {
 #[test]
 fn an_unknown_operation_is_answered() {
     let server = start(&[]);
-    for code in [-1, -10, 10, 13, 99, 102, 108, 1_000_000, i32::MIN, i32::MAX] {
+    for code in [-1, -10, 10, 13, 99, 108, 1_000_000, i32::MIN, i32::MAX] {
         let (mut conn, _) = connect(server.address(), 10_000);
         let answer = conn.call(code, b"whatever").map(|reply| reply.err);
         assert!(
@@ -339,7 +343,8 @@ fn an_unknown_operation_is_answered() {
 /// Bytes that look like a frame in some way.
 fn garbage(rng: &mut Rng) -> Vec<u8> {
     const CODES: [i32; 28] = [
-        1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 100, 101, 102, 103, 105, 106, -11,
+        1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 100, 101, 102, 103, 105,
+        106, -11,
     ];
     let noise = |rng: &mut Rng| -> Vec<u8> { (0..rng.below(200)).map(|_| rng.next_u64() as u8).collect() };
     let code = CODES[rng.below(CODES.len() as u64) as usize];
@@ -350,7 +355,12 @@ fn garbage(rng: &mut Rng) -> Vec<u8> {
         2 => framed(&request(xid, code, &noise(rng))),
         // A good body for some operation, bent in one place.
         3 => {
-            let mut body = create_body(&format!("/g{}", rng.below(50)), Some(b"data"), &Acl::open(), rng.below(8) as i32);
+            let mut body = create_body(
+                &format!("/g{}", rng.below(50)),
+                Some(b"data"),
+                &Acl::open(),
+                rng.below(8) as i32,
+            );
             let at = rng.below(body.len() as u64) as usize;
             body[at] = rng.next_u64() as u8;
             framed(&request(xid, code, &body))

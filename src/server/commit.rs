@@ -51,9 +51,6 @@ const GROUP_BYTES_TARGET: usize = 1 << 20;
 /// Groups kept for reuse.
 const POOL_MAX: usize = 8;
 
-/// Pause between two attempts to append to a full disk.
-const FULL_DISK_RETRY: Duration = Duration::from_millis(100);
-
 /// How often a full disk is complained about.
 const FULL_DISK_SAY_EVERY: Duration = Duration::from_secs(10);
 
@@ -151,20 +148,13 @@ struct Batch {
     refused: bool,
 }
 
-/// Since when appending waits for space.
-#[derive(Clone, Copy, Debug)]
-struct FullDisk {
-    /// The last attempt.
-    tried: Instant,
-}
-
 #[derive(Debug)]
 struct PrepareStage {
     prepare: Prepare,
     appender: Appender,
     drained: Queue,
     /// The disk was full: everything is refused until all that was appended is applied and `prepare` is rebuilt from the tree.
-    full_disk: Option<FullDisk>,
+    full_disk: bool,
     /// When that was last said.
     full_disk_said: Option<Instant>,
 }
@@ -204,6 +194,8 @@ pub(crate) struct Commit {
     pool: Mutex<Vec<Batch>>,
     flush: Mutex<FlushStage>,
     slow: AtomicBool,
+    /// False from an append that found no space until a segment could be made again.
+    space: AtomicBool,
     thread: OnceLock<Thread>,
 }
 
@@ -224,7 +216,7 @@ impl Commit {
                 prepare,
                 appender,
                 drained: Queue::default(),
-                full_disk: None,
+                full_disk: false,
                 full_disk_said: None,
             }),
             appended: Mutex::default(),
@@ -240,6 +232,7 @@ impl Commit {
                 flush_us_average: 0,
             }),
             slow: AtomicBool::new(false),
+            space: AtomicBool::new(true),
             thread: OnceLock::new(),
         }
     }
@@ -317,6 +310,11 @@ impl Commit {
         Ok(self.flush.lock().flusher.flush()?.pos)
     }
 
+    /// A spare segment is ready.
+    pub(crate) fn note_space(&self) {
+        self.space.store(true, Ordering::Release);
+    }
+
     /// Wakes the commit thread.
     pub(crate) fn unpark(&self) {
         if let Some(thread) = self.thread.get() {
@@ -369,10 +367,10 @@ impl Commit {
             std::mem::swap(&mut *queue, &mut stage.drained);
             self.queued.store(0, Ordering::SeqCst);
         }
-        let may_append = stage.full_disk.is_none() || stage.rebuild(shared);
+        let may_append = !stage.full_disk || stage.rebuild(shared);
         while !stage.drained.entries.is_empty() {
             let mut batch = self.pool.lock().pop().unwrap_or_default();
-            if !may_append || stage.full_disk.is_some() {
+            if !may_append || stage.full_disk {
                 batch.refused = true;
                 batch.entries.extend(stage.drained.entries.drain(..));
                 self.push_appended(batch);
@@ -382,6 +380,7 @@ impl Commit {
             match stage.appender.append(&mut batch.group) {
                 Ok(_) => {}
                 Err(error @ LogError::NoSpace { .. }) => {
+                    self.space.store(false, Ordering::Release);
                     stage.note_full_disk(&error);
                     batch.group.clear();
                     batch.refused = true;
@@ -447,9 +446,10 @@ impl Commit {
 }
 
 impl PrepareStage {
-    /// After a full disk: starts again from the tree, once it holds all that was appended, and not too often.
+    /// After a full disk: once there is a segment again, starts from the tree, which must hold all that was appended. Not before: small
+    /// writes that still fit behind refused large ones would make the refusals look like a matter of luck.
     fn rebuild(&mut self, shared: &Shared) -> bool {
-        if self.full_disk.is_some_and(|full| full.tried.elapsed() < FULL_DISK_RETRY) {
+        if !shared.commit.space.load(Ordering::Acquire) {
             return false;
         }
         let tree = shared.tree.read();
@@ -457,7 +457,7 @@ impl PrepareStage {
             return false;
         }
         self.prepare = Prepare::new(tree.applied(), tree.digest(), shared.prepare_options.clone());
-        self.full_disk = None;
+        self.full_disk = false;
         true
     }
 
@@ -469,7 +469,7 @@ impl PrepareStage {
             tracing::error!(%error, "writes are refused until there is space; reads go on");
             self.full_disk_said = Some(now);
         }
-        self.full_disk = Some(FullDisk { tried: now });
+        self.full_disk = true;
     }
 
     /// Prepares requests from the front of the queue, until none is left or the group is large enough, into `batch`.

@@ -16,8 +16,8 @@ use crate::base::{ConnId, SessionId, WallMs};
 use crate::node::{AuthIds, REPLY_BYTES_MAX};
 use crate::server::stats::ConnStats;
 
-/// Output waiting above which a connection's further requests wait, bytes.
-pub(crate) const OUTBOX_BYTES_SOFT: usize = 1 << 20;
+/// Output waiting above which a connection's further requests wait, bytes, unless it may leave less than four times as much unread.
+const OUTBOX_BYTES_SOFT: usize = 1 << 20;
 
 /// What a reply takes beside what its limit counts: lengths, headers, a stat.
 const REPLY_BYTES_SPARE: usize = 64 << 10;
@@ -91,9 +91,15 @@ impl Conn {
         self.outbox.lock().bytes.len()
     }
 
+    /// Output waiting above which further requests of the connection wait, bytes.
+    pub(crate) fn outbox_bytes_soft(&self) -> usize {
+        OUTBOX_BYTES_SOFT.min(self.outbox_bytes_max / 4)
+    }
+
     /// Longest reply: it must fit into an outbox that already holds as much as lets a request in.
     pub(crate) fn reply_bytes_max(&self) -> usize {
-        REPLY_BYTES_MAX.min(self.outbox_bytes_max.saturating_sub(OUTBOX_BYTES_SOFT + REPLY_BYTES_SPARE))
+        REPLY_BYTES_MAX
+            .min(self.outbox_bytes_max.saturating_sub(self.outbox_bytes_soft() + REPLY_BYTES_SPARE))
     }
 
     /// Takes what waits for the client by exchanging buffers; true when the connection is to end after it.

@@ -12,7 +12,7 @@ use crate::base::SessionId;
 use crate::node::{self, AuthIds, ReadContext, Served};
 use crate::server::Shared;
 use crate::server::commit::Write;
-use crate::server::conn::{Conn, OUTBOX_BYTES_SOFT};
+use crate::server::conn::Conn;
 use crate::server::fourletter::{TRACE_MASK_BYTES, Word};
 use crate::server::stats::{RequestKind, Tally};
 use crate::session::{self, ConnectPlan, ConnectState, SessionHandle};
@@ -319,7 +319,7 @@ impl<'a> Dispatch<'a> {
         if room == 0 {
             return (0, Some(Progress::TooManyWrites));
         }
-        if self.conn.unread_bytes() >= OUTBOX_BYTES_SOFT {
+        if self.conn.unread_bytes() >= self.conn.outbox_bytes_soft() {
             return (0, Some(Progress::OutputFull));
         }
         let auth = self.conn.auth();
@@ -363,13 +363,14 @@ impl<'a> Dispatch<'a> {
         let (mut consumed, mut count, mut stop, mut last) = (0, 0, None, None);
         let tree = shared.tree.read();
         let held_since = Instant::now();
+        let soft = self.conn.outbox_bytes_soft();
         self.conn.put(|out| {
             while let Ok(Some(frame)) = self.frame(&input[consumed..])
                 && class(&frame) == Class::Read
                 && !out.close_after
                 && count < READS_PER_HOLD_MAX
             {
-                if out.bytes.len() >= OUTBOX_BYTES_SOFT {
+                if out.bytes.len() >= soft {
                     stop = Some(Progress::OutputFull);
                     break;
                 }

@@ -99,7 +99,10 @@ pub(crate) fn run_segments(shared: &Arc<Shared>, mut spare: SpareMaker) {
     let mut idle_since = Instant::now();
     while !shared.is_stopped() {
         match spare.prepare_if_needed() {
-            Ok(_) => said = false,
+            Ok(_) => {
+                said = false;
+                shared.commit.note_space();
+            }
             Err(error @ LogError::NoSpace { .. }) => {
                 if !std::mem::replace(&mut said, true) {
                     tracing::warn!(%error, "no spare log segment; trying again until there is space");
