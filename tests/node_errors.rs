@@ -109,6 +109,31 @@ fn a_hard_byte_quota_stops_creates_and_sets_and_a_soft_one_does_not() {
     world.must(&client, SetData, &body::set_data("/a/x", Some(b"1234"), -1));
 }
 
+/// A ZooKeeper that enforces quotas stumbles over such limits; one that does not never looks at them.
+#[test]
+fn limits_that_cannot_be_read_spoil_every_create_and_set_below_them() {
+    let options = PrepareOptions { enforce_quota: true, ..PrepareOptions::default() };
+    let (mut world, client) = world(options);
+    set_quota(&mut world, &client, "/a", "count=many,bytes=1");
+    expect(&mut world, &client, Create, &body::create("/a/y", 0), ErrorCode::MarshallingError);
+    expect(&mut world, &client, SetData, &body::set_data("/a/x", None, -1), ErrorCode::MarshallingError);
+    let multi = body::multi(&[(Create, body::create("/z", 0)), (Create, body::create("/a/y", 0))]);
+    expect(&mut world, &client, Multi, &multi, ErrorCode::MarshallingError);
+    world.must(&client, Delete, &body::path_int("/zookeeper/quota/a/zookeeper_limits", -1));
+    world.must(&client, Create, &body::create("/a/y", 0));
+}
+
+#[test]
+fn without_a_stats_node_no_quota_binds() {
+    let options = PrepareOptions { enforce_quota: true, ..PrepareOptions::default() };
+    let (mut world, client) = world(options);
+    set_quota(&mut world, &client, "/a", "count=-1,bytes=-1=;byteHardLimit=1;countHardLimit=1");
+    expect(&mut world, &client, Create, &body::create("/a/y", 0), ErrorCode::QuotaExceeded);
+    world.must(&client, Delete, &body::path_int("/zookeeper/quota/a/zookeeper_stats", -1));
+    let create = body::create_with("/a/y", Some(b"too much"), 0, &open_acl());
+    world.must(&client, Create, &create);
+}
+
 #[test]
 fn hard_quotas_count_for_nothing_unless_they_are_enforced() {
     let (mut world, client) = world(PrepareOptions::default());

@@ -17,11 +17,12 @@ impl Tree {
     }
 
     fn quota_at<'a>(&self, root: &'a str) -> Quota<'a> {
-        let read = |name| {
-            let slot = self.quota_node(root, name);
-            slot.and_then(|slot| self.slab.get(slot).data()).map_or(QuotaLimits::NONE, QuotaLimits::parse)
-        };
-        Quota { path: root, limits: read(LIMITS), used: read(STATS) }
+        let data = |name| self.quota_node(root, name).map(|slot| self.slab.get(slot).data());
+        Quota {
+            path: root,
+            limits: data(LIMITS).flatten().and_then(QuotaLimits::parse),
+            used: data(STATS).map(|data| QuotaLimits::parse_what_can_be(data.unwrap_or_default())),
+        }
     }
 
     /// `/zookeeper/quota<root>/<name>`, without building that path.

@@ -31,10 +31,21 @@ impl QuotaLimits {
     /// No limits.
     pub const NONE: QuotaLimits = QuotaLimits { count: -1, bytes: -1, count_hard: -1, bytes_hard: -1 };
 
-    /// From the data of a quota node: `count=N,bytes=N=;byteHardLimit=N;countHardLimit=N`. What cannot be read is "none":
-    /// clients may write anything there.
+    /// From the data of a quota node: `count=N,bytes=N=;byteHardLimit=N;countHardLimit=N`. Clients may write anything there: `None`
+    /// for what ZooKeeper cannot read either.
     #[must_use]
-    pub fn parse(data: &[u8]) -> QuotaLimits {
+    pub fn parse(data: &[u8]) -> Option<QuotaLimits> {
+        let text = std::str::from_utf8(data).ok()?.trim_end_matches(SEPARATORS);
+        let is_readable = |(at, pair): (usize, &str)| match pair {
+            // Several separators in a row are one, but not in front of the first pair.
+            "" => at > 0 || text.is_empty(),
+            _ => parse_pair(pair).is_some(),
+        };
+        text.split(SEPARATORS).enumerate().all(is_readable).then(|| QuotaLimits::parse_what_can_be(data))
+    }
+
+    /// The same, where what cannot be read is left out.
+    pub(super) fn parse_what_can_be(data: &[u8]) -> QuotaLimits {
         let mut limits = QuotaLimits::NONE;
         for (key, value) in pairs(data) {
             match key {
@@ -49,19 +60,24 @@ impl QuotaLimits {
     }
 }
 
+/// Between two pairs of key and value.
+const SEPARATORS: [char; 2] = [',', ';'];
+
 fn pairs(data: &[u8]) -> impl Iterator<Item = (&str, i64)> {
     let text = std::str::from_utf8(data).unwrap_or_default();
-    text.split([',', ';']).filter_map(|pair| {
-        // `bytes=5=;…` is how ZooKeeper joins the two halves: what is behind a second `=` does not count.
-        let mut parts = pair.split('=');
-        let (key, value) = (parts.next()?, parts.next()?);
-        Some((key, if value.is_empty() { -1 } else { value.parse().ok()? }))
-    })
+    text.split(SEPARATORS).filter_map(parse_pair)
+}
+
+/// `bytes=5=;…` is how ZooKeeper joins the two halves: what is behind a second `=` does not count.
+fn parse_pair(pair: &str) -> Option<(&str, i64)> {
+    let mut parts = pair.trim_end_matches('=').split('=');
+    let (key, value) = (parts.next()?, parts.next()?);
+    Some((key, if value.is_empty() { -1 } else { value.parse().ok()? }))
 }
 
 /// The data of a stats node after `count` more nodes and `bytes` more bytes. Keys that are not its own stay.
 pub(super) fn add_to_stats(data: &[u8], count: i64, bytes: i64) -> Vec<u8> {
-    let now = QuotaLimits::parse(data);
+    let now = QuotaLimits::parse_what_can_be(data);
     let mut text = format!("count={},bytes={}", now.count.wrapping_add(count), now.bytes.wrapping_add(bytes));
     let mut others: Vec<(&str, i64)> =
         pairs(data).filter(|(key, _)| !matches!(*key, "count" | "bytes")).collect();
@@ -80,10 +96,10 @@ pub(super) fn add_to_stats(data: &[u8], count: i64, bytes: i64) -> Vec<u8> {
 pub struct Quota<'a> {
     /// The quota root.
     pub path: &'a str,
-    /// From `zookeeper_limits`.
-    pub limits: QuotaLimits,
-    /// From `zookeeper_stats` (`count` and `bytes`).
-    pub used: QuotaLimits,
+    /// From `zookeeper_limits`; `None` when it cannot be read.
+    pub limits: Option<QuotaLimits>,
+    /// From `zookeeper_stats` (`count` and `bytes`); `None` without that node.
+    pub used: Option<QuotaLimits>,
 }
 
 /// The quota roots.
@@ -136,14 +152,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_read_in_every_form_and_nonsense_is_none() {
+    fn limits_are_read_as_zookeeper_reads_them() {
         let parse = |s: &str| QuotaLimits::parse(s.as_bytes());
         let full = QuotaLimits { count: 5, bytes: 10, count_hard: 7, bytes_hard: 20 };
-        assert_eq!(parse("count=5,bytes=10=;byteHardLimit=20;countHardLimit=7"), full);
-        assert_eq!(parse("count=5,bytes=-1"), QuotaLimits { count: 5, ..QuotaLimits::NONE });
-        assert_eq!(parse("count=,bytes=x;;=;count"), QuotaLimits::NONE);
-        assert_eq!(QuotaLimits::parse(b"\xff"), QuotaLimits::NONE);
-        assert_eq!(parse(""), QuotaLimits::NONE);
+        assert_eq!(parse("count=5,bytes=10=;byteHardLimit=20;countHardLimit=7"), Some(full));
+        let five = Some(QuotaLimits { count: 5, ..QuotaLimits::NONE });
+        for text in ["count=5,bytes=-1", "count=5", "count=5,,;other=-7,", "count=+5=6=x", "bytes==9;count=5"]
+        {
+            assert_eq!(parse(text), five, "{text}");
+        }
+        assert_eq!((parse(""), parse(",;")), (Some(QuotaLimits::NONE), Some(QuotaLimits::NONE)));
+        for text in ["count", "count=", "=", "count=5,bytes=x", ",count=5", "count=5, bytes= 1", "count=5,=="]
+        {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        assert_eq!(QuotaLimits::parse(b"\xff"), None);
     }
 
     #[test]

@@ -563,8 +563,9 @@ fn a_quota_counts_its_root_and_all_below_without_touching_versions() {
     bed.create("/zookeeper/quota/q/zookeeper_stats");
     let used = |bed: &Bed| {
         let quota = bed.tree.quota_for("/q/a/deeper").unwrap();
-        assert_eq!((quota.path, quota.limits.count, quota.limits.bytes_hard), ("/q", 3, 10));
-        (quota.used.count, quota.used.bytes)
+        let (limits, used) = (quota.limits.expect("readable"), quota.used.expect("a stats node"));
+        assert_eq!((quota.path, limits.count, limits.bytes_hard), ("/q", 3, 10));
+        (used.count, used.bytes)
     };
     assert_eq!(used(&bed), (2, 5));
     let digest = bed.tree.digest();

@@ -107,7 +107,8 @@ impl Prepare {
         ctx.req.auth.fix_up(&self.options.auth, acl, out)
     }
 
-    /// Hard limits of the quota at `path`, if they are enforced. Looks at what is applied, like ZooKeeper.
+    /// Hard limits of the quota at `path`, if they are enforced. Looks at what is applied, like ZooKeeper, and like there limits that
+    /// cannot be read spoil the request.
     pub(super) fn check_quota(
         &self,
         tree: &Tree,
@@ -119,10 +120,11 @@ impl Prepare {
             return Ok(());
         }
         let Some(quota) = tree.quota_for(path) else { return Ok(()) };
+        let limits = quota.limits.ok_or(ErrorCode::MarshallingError)?;
+        let Some(used) = quota.used else { return Ok(()) };
         let over =
             |more: i64, used: i64, hard: i64| more != 0 && hard > -1 && used.saturating_add(more) > hard;
-        if over(count_more, quota.used.count, quota.limits.count_hard)
-            || over(bytes_more, quota.used.bytes, quota.limits.bytes_hard)
+        if over(count_more, used.count, limits.count_hard) || over(bytes_more, used.bytes, limits.bytes_hard)
         {
             return Err(ErrorCode::QuotaExceeded);
         }
