@@ -233,6 +233,9 @@ fn a_path_that_is_not_utf8_names_no_node() {
     };
     let path = "/a/?";
     expect(&mut world, &client, Delete, &spoil(body::path_int(path, -1)), ErrorCode::NoNode);
+    for odd in ["/a/?\0", "?"] {
+        expect(&mut world, &client, Delete, &spoil(body::path_int(odd, -1)), ErrorCode::BadArguments);
+    }
     expect(&mut world, &client, DeleteContainer, &spoil(body::path_only(path)), ErrorCode::NoNode);
     assert_eq!(world.read(&client, GetData, &spoil(body::path_watch(path, false))).code(), ErrorCode::NoNode);
     expect(&mut world, &client, Create, &spoil(body::create(path, 0)), ErrorCode::BadArguments);

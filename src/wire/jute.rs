@@ -4,10 +4,17 @@
 //! - J2: null (length -1) and empty (length 0) are different values for buffers, strings and vectors.
 //! - J3: a vector count below -1 acts as empty, as in ZooKeeper's `startVector`.
 
-/// What a string that is not UTF-8 is taken for, as a whole. ZooKeeper replaces the bytes in question by this character and goes on with
-/// the rest; as no valid path holds it, both come to the same: `NoNode` for reads and deletes, which check no characters,
-/// `BadArguments` for other writes. Only what is echoed (sync, watches that no node can fire) shows the difference.
-pub const NOT_UTF8: &str = "\u{fffd}";
+/// What a string that is not UTF-8 is taken for, as a whole. ZooKeeper replaces the bytes in question by U+FFFD and goes on with the
+/// rest. No node's path holds that character, so all that shows is which error follows, and that depends on three things only: a NUL,
+/// a slash, or neither. (But for a delete, which may find the parent missing or locked first, and for what is echoed: sync, and watches
+/// that no node can fire.)
+fn not_utf8(bytes: &[u8]) -> &'static str {
+    match (bytes.contains(&0), bytes.contains(&b'/')) {
+        (true, _) => "/\0",
+        (false, true) => "/\u{fffd}",
+        (false, false) => "\u{fffd}",
+    }
+}
 
 /// Why bytes are not the record that they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,10 +120,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `ustring`: `None` for null. Bytes that are not UTF-8 come out as [`NOT_UTF8`].
+    /// `ustring`: `None` for null. Bytes that are not UTF-8 come out as a path that is of no node.
     pub fn ustring_or_null(&mut self) -> Result<Option<&'a str>, JuteError> {
         let bytes = self.buffer()?;
-        Ok(bytes.map(|bytes| std::str::from_utf8(bytes).unwrap_or(NOT_UTF8)))
+        Ok(bytes.map(|bytes| std::str::from_utf8(bytes).unwrap_or_else(|_| not_utf8(bytes))))
     }
 
     /// `ustring` that must be there.
@@ -275,9 +282,12 @@ mod tests {
         assert_eq!(Reader::new(&int(-5)).vector(4), Ok(Some(0)));
         assert_eq!(Reader::new(&int(1)).vector(4), Err(JuteError::Length { at: 0, len: 1 }));
         assert_eq!(Reader::new(&int(-1)).ustring(), Err(JuteError::Null { at: 0 }));
-        let mut bad = int(1).to_vec();
-        bad.push(0xff);
-        assert_eq!(Reader::new(&bad).ustring(), Ok(NOT_UTF8));
+        for (bytes, path) in
+            [(b"\xff\xff", "\u{fffd}"), (b"/\xff", "/\u{fffd}"), (b"\0\xff", "/\0"), (b"/a", "/a")]
+        {
+            let string = [&int(2)[..], bytes].concat();
+            assert_eq!(Reader::new(&string).ustring(), Ok(path));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::{Context, Prepare, Scratch, Sessions, check_path, check_session, next
 use crate::base::{SessionId, WallMs};
 use crate::node::path;
 use crate::tree::{Owner, digest};
-use crate::wire::jute::{NOT_UTF8, Reader};
+use crate::wire::jute::Reader;
 use crate::wire::txn::Txn;
 use crate::wire::{AclVec, ErrorCode, perms};
 
@@ -129,9 +129,6 @@ impl Prepare {
 }
 
 fn parent_of_deletable(path: &str) -> Result<&str, ErrorCode> {
-    if path == NOT_UTF8 {
-        return Err(ErrorCode::NoNode);
-    }
     path::parent(path).filter(|_| !path::is_reserved(path)).ok_or(ErrorCode::BadArguments)
 }
 
