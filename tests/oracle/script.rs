@@ -581,6 +581,9 @@ impl Maker {
         if self.rng.one_in(4) {
             return [limits, stats, home].iter().map(|path| plain_delete(path)).collect();
         }
+        if self.rng.one_in(8) {
+            return vec![plain_delete(&stats)];
+        }
         let text = self.pick(&QUOTAS);
         let mut requests = vec![plain_create("/zookeeper/quota/o"), plain_create(&home)];
         for path in [limits, stats] {
@@ -599,13 +602,20 @@ impl Maker {
 const ALICE: &str = "alice:TyehHLx5bivH04nyuPu0Zr/PNno=";
 const BOB: &str = "bob:HTSvz+NjfW2bptgveEzH4yzT6jI=";
 
-/// All well-formed: a limit that cannot be parsed stops a real ZooKeeper for good.
-const QUOTAS: [&str; 5] = [
+/// The last few cannot be read as limits: as long as quotas bind, that spoils every create and setData below them. (A
+/// `zookeeper_stats` that cannot be read stops a ZooKeeper for good, but a create of it is overwritten at once.)
+const QUOTAS: [&str; 11] = [
     "count=3,bytes=-1",
     "count=-1,bytes=50",
     "count=5,bytes=100;byteHardLimit=60;countHardLimit=4",
     "count=-1,bytes=-1;byteHardLimit=30;countHardLimit=-1",
     "count=-1,bytes=-1;byteHardLimit=-1;countHardLimit=2",
+    "count=-1,bytes=-1;byteHardLimit=-1;countHardLimit=2=;;",
+    "",
+    "count==5,bytes=7=8;nonsense=-3,,;;countHardLimit=3",
+    "count=many,bytes=1",
+    "count=3,bytes",
+    ",count=3",
 ];
 
 const ODD_PATHS: [&str; 16] = [
