@@ -307,10 +307,10 @@ impl Player<'_> {
         let tree = self.admin.read_tree()?;
         for node in &tree {
             lines.push(format!(
-                "{:?} data={} acl={:?} {}",
+                "{:?} data={} acl={} {}",
                 node.path,
                 crate::view::data(node.data.as_deref()),
-                node.acls,
+                crate::view::acls(node.acls.clone()),
                 self.view.stat(&node.stat)
             ));
         }

@@ -8,13 +8,15 @@
 //! 4. Passwords become `java`, if they are what Java's generator gives for the session id.
 //! 5. A character above U+FFFF that ZooKeeper echoes comes as two surrogates of three bytes each, which is no UTF-8 (its
 //!    writer encodes the halves of a Java character one by one) and which no client reads back; it becomes the character.
-//! 6. Children, ephemerals and identities, which come in no particular order, are sorted.
+//! 6. An `auth` entry of an ACL becomes one entry for each identity, in no particular order: entries with the same
+//!    permissions next to each other are sorted.
+//! 7. Children, ephemerals and identities, which come in no particular order, are sorted.
 
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::common::client::{Connected, Reply, op, xid};
-use crate::common::jute::{Reader, Short, Stat};
+use crate::common::jute::{Acl, Reader, Short, Stat};
 
 /// A time may be this far from the clock of the test.
 const CLOCK_SKEW_MS: i64 = 600_000;
@@ -117,7 +119,7 @@ impl View {
             }
             op::EXISTS | op::SET_DATA | op::SET_ACL => self.stat(&reader.stat()?),
             op::GET_DATA => format!("data={} {}", data(reader.buffer()?), self.stat(&reader.stat()?)),
-            op::GET_ACL => format!("acl={:?} {}", reader.acls()?, self.stat(&reader.stat()?)),
+            op::GET_ACL => format!("acl={} {}", acls(reader.acls()?), self.stat(&reader.stat()?)),
             op::GET_CHILDREN | op::GET_EPHEMERALS => sorted(reader.strings()?),
             op::GET_CHILDREN2 => format!("{} {}", sorted(reader.strings()?), self.stat(&reader.stat()?)),
             op::GET_ALL_CHILDREN_NUMBER | op::ADD_WATCH => format!("{}", reader.int()?),
@@ -178,6 +180,14 @@ pub(crate) fn data(bytes: Option<&[u8]>) -> String {
         Some(b) if b.len() <= 64 => format!("\"{}\"", b.escape_ascii()),
         Some(b) => format!("{} bytes, crc {:08x}", b.len(), crc32fast::hash(b)),
     }
+}
+
+/// An access control list as text.
+pub(crate) fn acls(mut acls: Vec<Acl>) -> String {
+    for same in acls.chunk_by_mut(|a, b| a.perms == b.perms) {
+        same.sort_by(|a, b| (&a.scheme, &a.id).cmp(&(&b.scheme, &b.id)));
+    }
+    format!("{acls:?}")
 }
 
 fn sorted(mut names: Vec<String>) -> String {
