@@ -144,7 +144,7 @@ fn the_ready_line_says_where_and_what() {
     let mut server = Server::start(&Kind::Zabra, &options());
     let ready = |server: &Server| {
         let log = server.whole_log();
-        let line = log.lines().filter(|line| line.contains(" ready: ")).next_back().expect("a ready line");
+        let line = log.lines().rfind(|line| line.contains(" ready: ")).expect("a ready line");
         line.to_owned()
     };
     let line = ready(&server);
@@ -273,7 +273,7 @@ fn a_torn_tail_is_cut_and_counted() {
         fs::write(&path, &bytes).expect("written");
         server.start_again();
         let log = server.whole_log();
-        let line = log.lines().filter(|line| line.contains(" ready: ")).next_back().expect("a ready line");
+        let line = log.lines().rfind(|line| line.contains(" ready: ")).expect("a ready line");
         assert!(line.contains("unacknowledged bytes cut"), "round {round}: {line}");
         let (mut conn, _) = connect(server.address(), 30_000);
         check_some(&mut conn, &prefix, 20 - lost);
