@@ -26,6 +26,11 @@ use script::{Step, generate};
 /// These are played on every run.
 const FIXED_SEEDS: [u64; 6] = [1, 2, 3, 4, 5, 6];
 const STEPS: u64 = 150;
+/// A script that came out differently is played again so often. A ZooKeeper prepares requests while earlier ones are being applied, and some of
+/// its answers depend on how far it has come: a difference that does not repeat is shown, and counted.
+const REPLAYS: usize = 2;
+/// Differences that may come and go in one run.
+const PASSING_MAX: usize = 2;
 /// How long the search for a shorter script with the same difference may take.
 const SHRINK_LIMIT: Duration = Duration::from_secs(90);
 
@@ -219,6 +224,7 @@ fn a_random_script_gets_the_answers_that_zookeeper_gives() {
     let Some(under_test) = Kind::under_test() else { return };
     let steps = number("ZABRA_ORACLE_STEPS").unwrap_or(STEPS);
     let mut pair = Pair::new(java, under_test);
+    let mut passing = Vec::new();
     for seed in seeds() {
         println!("seed {seed}: ZABRA_ORACLE_SEED={seed} ZABRA_ORACLE_STEPS={steps} plays it alone");
         let start = Instant::now();
@@ -226,6 +232,12 @@ fn a_random_script_gets_the_answers_that_zookeeper_gives() {
         if let Some(difference) = pair.compare(&script) {
             let name = pair.under_test.name();
             let full = report(seed, steps, &script, &difference, name);
+            if (0..REPLAYS).any(|_| pair.compare(&script).is_none()) {
+                println!("seed {seed}: played again, the two agree:\n{full}");
+                passing.push(full);
+                assert!(passing.len() <= PASSING_MAX, "too many that come and go:\n{}", passing.join("\n"));
+                continue;
+            }
             let (short, difference) = pair.shrink(&script, difference);
             let short = report(seed, steps, &short, &difference, name);
             panic!("{full}\nshortened to {short}");
