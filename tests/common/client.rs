@@ -134,6 +134,11 @@ impl Conn {
         Ok(Conn { stream, pending: Vec::new(), next_xid: 1 })
     }
 
+    /// As the server sees it.
+    pub(crate) fn local_address(&self) -> std::io::Result<SocketAddr> {
+        self.stream.local_addr()
+    }
+
     /// Opens a connection and asks for a session in one go.
     pub(crate) fn connect(
         address: SocketAddr,

@@ -11,7 +11,7 @@ use crate::admin::Admin;
 use crate::common::client::{
     Conn, ConnectRequest, Connected, REPLY_LIMIT, Received, Reply, Session, op, xid,
 };
-use crate::common::server::Server;
+use crate::common::server::{Server, try_word};
 use crate::owners::Owners;
 use crate::script::{Request, Return, SLOTS, Step};
 use crate::view::View;
@@ -77,7 +77,7 @@ impl Player<'_> {
                 self.connect(*slot, *timeout_ms, *read_only, &mut lines)?;
             }
             Step::Reconnect { slot, how } => self.reconnect(*slot, *how, &mut lines)?,
-            Step::Drop { slot } => self.slots[*slot].conn = None,
+            Step::Drop { slot } => self.hang_up(*slot)?,
             Step::Close { slot } => self.close(*slot, &mut lines)?,
             Step::Send { slot, requests, together: true } => self.send(*slot, requests, &mut lines)?,
             Step::Send { slot, requests, together: false } => {
@@ -117,13 +117,28 @@ impl Player<'_> {
         Ok(())
     }
 
+    /// Ends the slot's connection and waits until the server knows. A ZooKeeper that hears of it only after the client has
+    /// come back loses track of the new connection, and does not close that when it should.
+    fn hang_up(&mut self, slot: usize) -> Result<(), String> {
+        let Some(conn) = self.slots[slot].conn.take() else { return Ok(()) };
+        let place = format!("/{}[", conn.local_address().map_err(|e| e.to_string())?);
+        drop(conn);
+        let deadline = Instant::now() + REPLY_LIMIT;
+        while try_word(self.server.address(), b"cons").map_err(|e| format!("cons: {e}"))?.contains(&place) {
+            if Instant::now() > deadline {
+                return Err(format!("the connection of {place} never ends"));
+            }
+        }
+        Ok(())
+    }
+
     /// A new session makes some nodes and falls silent. The step is over when the server has ended it, which takes one
     /// transaction; the session is then gone for good.
     fn expire(&mut self, slot: usize, requests: &[Request], lines: &mut Lines) -> Result<(), String> {
         self.close(slot, lines)?;
         self.connect(slot, SHORT_TIMEOUT_MS, Some(false), lines)?;
         self.send(slot, requests, lines)?;
-        self.slots[slot].conn = None;
+        self.hang_up(slot)?;
         let before = self.admin.last_zxid()?;
         let deadline = Instant::now() + EXPIRY_LIMIT;
         while self.admin.last_zxid()? == before {
@@ -174,13 +189,15 @@ impl Player<'_> {
             return self.connect(slot, 30_000, Some(false), lines);
         };
         let mut last_zxid_seen = self.slots[slot].last_zxid;
+        if how != Return::Steal {
+            self.hang_up(slot)?;
+        }
         let old = self.slots[slot].conn.take();
         match how {
             Return::WrongPassword => session.password[3] ^= 0x40,
             Return::FromTheFuture => last_zxid_seen += FUTURE,
             Return::Normal | Return::Steal => {}
         }
-        let old = old.filter(|_| how == Return::Steal);
         let request = ConnectRequest { last_zxid_seen, session, ..ConnectRequest::new(40_000) };
         let (conn, answer) = self.handshake(&request)?;
         self.adopt(slot, conn, answer, lines);
