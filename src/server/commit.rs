@@ -1,9 +1,8 @@
 //! The commit path: queue -> prepare and append -> flush -> apply and answer. One flush for all that waits.
 //!
-//! Two stages, each behind its own lock, and no thread of their own when nothing is under way: whoever has work tries the locks and
-//! takes the work to its end ([`Commit::kick`]), so a lone write costs no hand-over between threads. While one runs the flush, another
-//! prepares and appends the next group. When more work is waiting at the end, or the disk is slow, the commit thread takes over, so that
-//! a connection's task is never kept from its own connection.
+//! Two stages, each behind its own lock. A connection that is alone with its writes takes them to their end itself ([`Commit::kick`]),
+//! so that they cost no hand-over between threads. As soon as several write, the commit thread does it: what comes while it flushes is
+//! the next group, and the threads that serve connections never wait for the disk; a large group they prepare and append meanwhile.
 //!
 //! - M1: whoever releases a stage looks again for work that came while it held it; who fails to get a stage may therefore leave.
 //! - M2: order of the queue = order of zxids = order of the log = order of application. The prepare lock spans draining and appending; the
@@ -14,7 +13,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -37,8 +36,9 @@ const LOCKED_TXNS_MAX: usize = 128;
 /// flushes, for the groups that come together meanwhile cost one append instead of many.
 const AHEAD_MIN: usize = 64;
 
-/// Rounds a connection's task does before it leaves the rest to the commit thread.
-const INLINE_ROUNDS: usize = 2;
+/// A connection may carry out its own writes when no other's were flushed for so long: longer than a client takes to send its next one,
+/// or several clients with one write each in flight would look lone in turn, and cost one flush each.
+const LONE_AFTER: Duration = Duration::from_millis(1);
 
 /// A flush slower than this, on average, is left to the commit thread: it would keep a connection's task, and with it a thread that
 /// serves readers and heartbeats, for too long.
@@ -90,6 +90,13 @@ struct Entry {
     /// Where the body stands in the queue's bytes.
     start: usize,
     len: usize,
+}
+
+impl Entry {
+    /// Number of the connection that waits for it; 0 for the server itself.
+    fn writer(&self) -> u64 {
+        self.client.as_ref().map_or(0, |client| client.conn.id.0)
+    }
 }
 
 /// Requests waiting to be prepared; bodies copied into one buffer.
@@ -194,6 +201,10 @@ pub(crate) struct Commit {
     pool: Mutex<Vec<Batch>>,
     flush: Mutex<FlushStage>,
     slow: AtomicBool,
+    /// The connection whose writes alone were in the last flush; 0 if there were several.
+    lone: AtomicU64,
+    /// When the last flush was over, µs since the server started.
+    flushed_us: AtomicU64,
     /// False from an append that found no space until a segment could be made again.
     space: AtomicBool,
     thread: OnceLock<Thread>,
@@ -232,6 +243,8 @@ impl Commit {
                 flush_us_average: 0,
             }),
             slow: AtomicBool::new(false),
+            lone: AtomicU64::new(0),
+            flushed_us: AtomicU64::new(0),
             space: AtomicBool::new(true),
             thread: OnceLock::new(),
         }
@@ -267,11 +280,39 @@ impl Commit {
         self.outstanding.load(Ordering::Relaxed)
     }
 
-    /// Sees that submitted work is carried out: here and now if nobody else is at it and the disk is fast. `me` is not woken: it looks
-    /// at its own outbox next anyway.
-    pub(crate) fn kick(&self, shared: &Shared, me: Option<ConnId>) {
-        if self.slow.load(Ordering::Relaxed) || self.drive(shared, me, INLINE_ROUNDS) {
+    /// Sees that the writes that `me` submitted are carried out: here and now if it is alone with them and the disk is fast. It is not woken
+    /// then: it looks at its own outbox next anyway.
+    pub(crate) fn kick(&self, shared: &Shared, me: &Conn, now: Instant) {
+        let left = if self.is_lone(shared, me, now) {
+            self.round(shared, Some(me.id));
+            self.has_work()
+        } else {
+            self.prepare_ahead(shared);
+            true
+        };
+        if left {
             self.unpark();
+        }
+    }
+
+    /// True when no other connection has writes under way, or had a moment ago.
+    fn is_lone(&self, shared: &Shared, me: &Conn, now: Instant) -> bool {
+        let silent = || {
+            let now_us = micros(now.saturating_duration_since(shared.started));
+            now_us.saturating_sub(self.flushed_us.load(Ordering::Relaxed)) > LONE_AFTER.as_micros() as u64
+        };
+        !self.slow.load(Ordering::Relaxed)
+            && self.outstanding.load(Ordering::Relaxed) == me.pending_writes()
+            && (self.lone.load(Ordering::Relaxed) == me.id.0 || silent())
+    }
+
+    /// Prepares and appends a large group while another is flushed. Whoever flushes looks for it afterwards.
+    fn prepare_ahead(&self, shared: &Shared) {
+        if self.queued.load(Ordering::SeqCst) >= AHEAD_MIN
+            && self.flush.is_locked()
+            && let Some(mut stage) = self.prepare.try_lock()
+        {
+            self.prepare_and_append(shared, &mut stage);
         }
     }
 
@@ -279,7 +320,7 @@ impl Commit {
     pub(crate) fn run_thread(&self, shared: &Shared) {
         self.thread.set(std::thread::current()).expect("one commit thread");
         while !shared.is_stopped() {
-            if !self.drive(shared, None, usize::MAX) {
+            if !self.round(shared, None) {
                 std::thread::park();
             }
         }
@@ -327,33 +368,26 @@ impl Commit {
         self.queued.load(Ordering::SeqCst) > 0 || self.appended_batches.load(Ordering::SeqCst) > 0
     }
 
-    /// Works on whichever stage has work and is free; true when work is left after `rounds`. See M1.
-    fn drive(&self, shared: &Shared, me: Option<ConnId>, rounds: usize) -> bool {
-        for _ in 0..rounds {
-            let mut worked = false;
-            let queued = self.queued.load(Ordering::SeqCst);
-            // Behind it for the same reason as in M1: whoever holds the flush stage looks at the queue after letting go of it.
-            fence(Ordering::SeqCst);
-            if queued > 0
-                && (queued >= AHEAD_MIN || !self.flush.is_locked())
-                && let Some(mut stage) = self.prepare.try_lock()
-            {
-                self.prepare_and_append(shared, &mut stage);
-                worked = true;
-            }
-            fence(Ordering::SeqCst);
-            if self.appended_batches.load(Ordering::SeqCst) > 0
-                && let Some(mut stage) = self.flush.try_lock()
-            {
-                self.flush_and_apply(shared, &mut stage, me);
-                worked = true;
-            }
-            fence(Ordering::SeqCst);
-            if !worked || shared.is_stopped() {
-                return false;
-            }
+    /// Works once on each stage that has work and is free; false when there was nothing to do. See M1.
+    fn round(&self, shared: &Shared, me: Option<ConnId>) -> bool {
+        let mut worked = false;
+        // M1: what was submitted must be seen before the lock is found taken; who holds it looks in the opposite order.
+        fence(Ordering::SeqCst);
+        if self.queued.load(Ordering::SeqCst) > 0
+            && let Some(mut stage) = self.prepare.try_lock()
+        {
+            self.prepare_and_append(shared, &mut stage);
+            worked = true;
         }
-        self.has_work()
+        fence(Ordering::SeqCst);
+        if self.appended_batches.load(Ordering::SeqCst) > 0
+            && let Some(mut stage) = self.flush.try_lock()
+        {
+            self.flush_and_apply(shared, &mut stage, me);
+            worked = true;
+        }
+        fence(Ordering::SeqCst);
+        worked
     }
 
     fn prepare_and_append(&self, shared: &Shared, stage: &mut PrepareStage) {
@@ -411,6 +445,7 @@ impl Commit {
             return shared.fail(&error);
         }
         self.note_flush(shared, stage, started.elapsed());
+        self.note_writers(shared, &stage.batches);
         let mut batches = std::mem::take(&mut stage.batches);
         for batch in &mut batches {
             let (count, bytes) = (batch.entries.len(), batch.entries.iter().map(|entry| entry.len).sum());
@@ -431,6 +466,14 @@ impl Commit {
             }
         }
         stage.batches = batches;
+    }
+
+    /// For [`Commit::is_lone`].
+    fn note_writers(&self, shared: &Shared, batches: &[Batch]) {
+        let mut writers = batches.iter().flat_map(|batch| &batch.entries).map(Entry::writer);
+        let first = writers.next().unwrap_or(0);
+        self.lone.store(if writers.all(|writer| writer == first) { first } else { 0 }, Ordering::Relaxed);
+        self.flushed_us.store(micros(shared.started.elapsed()), Ordering::Relaxed);
     }
 
     fn note_flush(&self, shared: &Shared, stage: &mut FlushStage, took: Duration) {

@@ -140,7 +140,7 @@ impl Task<'_> {
             self.input = BytesMut::new();
         }
         if self.dispatch.take_submitted() {
-            self.shared.commit.kick(self.shared, Some(self.conn.id));
+            self.shared.commit.kick(self.shared, self.conn, Instant::now());
         }
         progress
     }
