@@ -8,9 +8,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::task::Waker;
 
+use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::base::{ConnId, SessionId, WallMs};
 use crate::node::{AuthIds, REPLY_BYTES_MAX};
@@ -49,7 +50,7 @@ pub(crate) struct Conn {
     woken: AtomicBool,
     /// Close at once, without sending what waits.
     killed: AtomicBool,
-    wake: Notify,
+    task: AtomicWaker,
     pub(crate) stats: ConnStats,
 }
 
@@ -71,7 +72,7 @@ impl Conn {
             pending_writes: AtomicUsize::new(0),
             woken: AtomicBool::new(false),
             killed: AtomicBool::new(false),
-            wake: Notify::new(),
+            task: AtomicWaker::new(),
             stats: ConnStats::new(now.0),
         })
     }
@@ -116,7 +117,7 @@ impl Conn {
     }
 
     pub(crate) fn wake(&self) {
-        self.wake.notify_one();
+        self.task.wake();
     }
 
     /// The task is about to look at everything others may have changed.
@@ -125,9 +126,11 @@ impl Conn {
         self.woken.swap(false, Ordering::AcqRel);
     }
 
-    /// Waits for [`Conn::wake`].
-    pub(crate) async fn woken(&self) {
-        self.wake.notified().await;
+    /// True when somebody woke the task since [`Conn::clear_woken`]; else `task` is woken when somebody does.
+    pub(crate) fn poll_woken(&self, task: &Waker) -> bool {
+        self.task.register(task);
+        // Behind it: who marks later finds the waker.
+        self.woken.load(Ordering::Acquire)
     }
 
     /// Ends the connection without sending what waits.

@@ -5,15 +5,18 @@
 //! - T2: memory per connection grows with bytes received, never on the word of a length.
 //! - T3: a connection that cannot go on (frame cut short, own writes pending, output unread, queue full) waits; nobody waits for it.
 
-use std::pin::pin;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::Sleep;
 
 use crate::server::Shared;
 use crate::server::conn::Conn;
@@ -35,16 +38,16 @@ const QUEUE_FULL_RETRY: Duration = Duration::from_millis(1);
 const OUTPUT_KEEP_MAX: usize = 64 << 10;
 
 /// Runs a connection from accept to close. Returns when it is closed, by either side.
-pub(crate) async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, mut stream: TcpStream) {
-    let (reader, writer) = stream.split();
+pub(crate) async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, stream: TcpStream) {
     let mut task = Task {
         shared,
         conn,
-        reader,
-        writer,
+        stream,
         input: BytesMut::new(),
         output: Vec::new(),
         sent: 0,
+        stalled_since: None,
+        timer: None,
         closing: false,
         dispatch: Dispatch::new(shared, conn),
     };
@@ -59,7 +62,7 @@ enum Closed {
     #[error("the client closed it")]
     ByClient,
     #[error("{0}")]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     #[error("no connect request in time (nio.sessionlessCnxnTimeout)")]
     NoConnectRequest,
     #[error("{0}")]
@@ -69,27 +72,39 @@ enum Closed {
 struct Task<'a> {
     shared: &'a Arc<Shared>,
     conn: &'a Arc<Conn>,
-    reader: ReadHalf<'a>,
-    writer: WriteHalf<'a>,
+    stream: TcpStream,
     /// Received, not yet processed.
     input: BytesMut,
     /// Taken from the outbox, sent up to `sent`.
     output: Vec<u8>,
     sent: usize,
+    /// The client has taken nothing since then, though something waits for it.
+    stalled_since: Option<Instant>,
+    /// When to look again though nothing has happened: none in the life of an ordinary request.
+    timer: Option<Pin<Box<Sleep>>>,
     /// Nothing more is processed; the connection ends when `output` is sent.
     closing: bool,
     dispatch: Dispatch<'a>,
 }
 
+/// What a task waits for, beside being woken.
+#[derive(Clone, Copy, Debug)]
+struct Interest {
+    /// Bytes from the client.
+    input: bool,
+    /// Room in the socket.
+    output: bool,
+}
+
 impl Task<'_> {
     async fn run(&mut self) -> Result<(), Closed> {
-        let connect_by =
-            tokio::time::Instant::now() + Duration::from_millis(self.shared.config.sessionless_timeout_ms);
-        let greeting = pin!(tokio::time::sleep_until(connect_by));
-        let stopped = pin!(self.shared.stopped());
-        let (mut greeting, mut stopped) = (greeting, stopped);
+        let greet_by = Instant::now() + Duration::from_millis(self.shared.config.sessionless_timeout_ms);
         loop {
             self.conn.clear_woken();
+            // Behind the mark: a stop that came before it is seen here, one that comes later wakes.
+            if self.shared.is_stopped() {
+                return Err(Closed::ByServer("the server stops"));
+            }
             let progress = self.process();
             let unsent = self.send()?;
             if self.conn.is_killed() {
@@ -107,26 +122,68 @@ impl Task<'_> {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let reads = !self.closing && matches!(progress, Progress::NeedInput);
-            let greeted = self.dispatch.is_greeted();
-            tokio::select! {
-                biased;
-                () = &mut stopped => return Err(Closed::ByServer("the server stops")),
-                () = self.conn.woken() => {}
-                received = receive(&mut self.reader, &mut self.input), if reads => {
-                    if received? == 0 {
-                        return Err(Closed::ByClient);
-                    }
-                }
-                ready = self.writer.writable(), if unsent => ready?,
-                () = tokio::time::sleep(QUEUE_FULL_RETRY), if progress == Progress::QueueFull => {}
-                () = tokio::time::sleep(WRITE_STALL_MAX), if unsent => return Err(Closed::ByServer("it does not read")),
-                () = &mut greeting, if !greeted => {
-                    self.shared.stats.sessionless_expired.fetch_add(1, Ordering::Relaxed);
-                    return Err(Closed::NoConnectRequest);
-                }
-            }
+            self.set_timer(progress, greet_by)?;
+            let input = !self.closing && matches!(progress, Progress::NeedInput);
+            self.wait(Interest { input, output: unsent }).await?;
         }
+    }
+
+    /// Sets the timer, if one is needed; fails when the time is up.
+    fn set_timer(&mut self, progress: Progress, greet_by: Instant) -> Result<(), Closed> {
+        let greeted = self.dispatch.is_greeted();
+        if greeted && self.stalled_since.is_none() && progress != Progress::QueueFull {
+            self.timer = None;
+            return Ok(());
+        }
+        let now = Instant::now();
+        let stalled_until = self.stalled_since.map(|since| since + WRITE_STALL_MAX);
+        if stalled_until.is_some_and(|until| now >= until) {
+            return Err(Closed::ByServer("it does not read"));
+        }
+        if !greeted && now >= greet_by {
+            self.shared.stats.sessionless_expired.fetch_add(1, Ordering::Relaxed);
+            return Err(Closed::NoConnectRequest);
+        }
+        let retry = (progress == Progress::QueueFull).then(|| now + QUEUE_FULL_RETRY);
+        let first = [retry, stalled_until, (!greeted).then_some(greet_by)].into_iter().flatten().min();
+        self.timer = first.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
+        Ok(())
+    }
+
+    /// Waits until somebody wakes the connection, the socket is ready for what is of `interest`, or the timer is up. Reads what came.
+    async fn wait(&mut self, interest: Interest) -> Result<(), Closed> {
+        poll_fn(|cx| {
+            if self.conn.poll_woken(cx.waker()) {
+                return Poll::Ready(Ok(()));
+            }
+            if interest.input
+                && let Poll::Ready(received) = self.poll_receive(cx)
+            {
+                return Poll::Ready(received);
+            }
+            if interest.output
+                && let Poll::Ready(ready) = self.stream.poll_write_ready(cx)
+            {
+                return Poll::Ready(ready.map_err(Closed::Io));
+            }
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().poll(cx).map(Ok),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Reads into `input`, growing it with what has come: twice what is there, within limits, so that a length alone costs nothing (T2).
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        if self.input.capacity() - self.input.len() < INPUT_BYTES_MIN / 2 {
+            self.input.reserve(self.input.len().clamp(INPUT_BYTES_MIN, INPUT_BYTES_BUSY));
+        }
+        pin!(self.stream.read_buf(&mut self.input)).poll(cx).map(|received| match received {
+            Ok(0) => Err(Closed::ByClient),
+            Ok(_) => Ok(()),
+            Err(error) => Err(Closed::Io(error)),
+        })
     }
 
     /// Processes what has been received, as far as it goes.
@@ -134,13 +191,14 @@ impl Task<'_> {
         if self.closing || self.conn.is_killed() {
             return Progress::NeedInput;
         }
-        let (consumed, progress) = self.dispatch.frames(&self.input, Instant::now());
+        let now = Instant::now();
+        let (consumed, progress) = self.dispatch.frames(&self.input, now);
         self.input.advance(consumed);
         if self.input.is_empty() && self.input.capacity() > INPUT_BYTES_BUSY {
             self.input = BytesMut::new();
         }
         if self.dispatch.take_submitted() {
-            self.shared.commit.kick(self.shared, self.conn, Instant::now());
+            self.shared.commit.kick(self.shared, self.conn, now);
         }
         progress
     }
@@ -159,9 +217,15 @@ impl Task<'_> {
                     return Ok(false);
                 }
             }
-            match self.writer.try_write(&self.output[self.sent..]) {
-                Ok(n) => self.sent += n,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(true),
+            match self.stream.try_write(&self.output[self.sent..]) {
+                Ok(n) => {
+                    self.sent += n;
+                    self.stalled_since = None;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stalled_since.get_or_insert_with(Instant::now);
+                    return Ok(true);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -179,13 +243,4 @@ impl Task<'_> {
             Progress::NeedInput | Progress::Close(_) => false,
         }
     }
-}
-
-/// Reads into `input`, growing it with what has come: twice what is there, within limits, so that a length alone costs nothing.
-async fn receive(reader: &mut ReadHalf<'_>, input: &mut BytesMut) -> std::io::Result<usize> {
-    if input.capacity() - input.len() < INPUT_BYTES_MIN / 2 {
-        let grow = input.len().clamp(INPUT_BYTES_MIN, INPUT_BYTES_BUSY);
-        input.reserve(grow);
-    }
-    reader.read_buf(input).await
 }

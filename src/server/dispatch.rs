@@ -267,7 +267,7 @@ impl<'a> Dispatch<'a> {
         };
         let Phase::Open { handle } = &self.phase else { unreachable!("called in this phase only") };
         let session = handle.id();
-        if !handle.touch(self.shared.mono_now()) {
+        if !handle.touch(self.shared.mono_at(now)) {
             // Its end is decided: like ZooKeeper, no reply; the close follows.
             return (frame.bytes, None);
         }

@@ -75,7 +75,13 @@ pub(crate) struct Shared {
 impl Shared {
     /// Milliseconds of the monotonic clock since the server started.
     pub(crate) fn mono_now(&self) -> MonoMs {
-        MonoMs(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+        self.mono_at(Instant::now())
+    }
+
+    /// The same for a time at hand.
+    pub(crate) fn mono_at(&self, now: Instant) -> MonoMs {
+        let since = now.saturating_duration_since(self.started);
+        MonoMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// The wall clock, for transaction headers only.
@@ -101,6 +107,11 @@ impl Shared {
         self.stop.send_replace(true);
         self.commit.unpark();
         self.snapshots.wake();
+        // Whoever is added from now on finds the mark.
+        for conn in self.conns.all() {
+            conn.mark_woken();
+            conn.wake();
+        }
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
