@@ -29,8 +29,11 @@ use crate::tree::{DigestMismatch, Fired, Outcome};
 use crate::wire::txn::Proposal;
 use crate::wire::{ErrorCode, OpCode, perms, reply};
 
-/// Transactions prepared, or applied, under one hold of the tree's lock: about 100 µs, so that readers never wait for long.
+/// Transactions prepared under one hold of the tree's lock: about 100 µs, so that readers never wait for long.
 const LOCKED_TXNS_MAX: usize = 128;
+
+/// Transactions applied under one hold. Their clients are woken behind it: the first ones go on while the next are applied.
+const APPLIED_TXNS_MAX: usize = 16;
 
 /// While a flush runs, the next group is prepared and appended ahead of it once it has so many requests; a smaller one is left to whoever
 /// flushes, for the groups that come together meanwhile cost one append instead of many.
@@ -554,7 +557,7 @@ impl FlushStage {
             let now = Instant::now();
             self.wall_ms = shared.wall_now().0;
             let mut tree = shared.tree.write();
-            for entry in entries.by_ref().take(LOCKED_TXNS_MAX) {
+            for entry in entries.by_ref().take(APPLIED_TXNS_MAX) {
                 let (_, _, payload) = records.next().expect("one record per entry");
                 let proposal = Proposal::read(payload).expect("encoded by prepare just now");
                 let outcome = tree.apply(&proposal, &mut self.fired);
