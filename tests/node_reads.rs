@@ -11,8 +11,7 @@ use zabra::testing::world::{Client, World, body};
 use zabra::tree::WatchKind;
 use zabra::wire::OpCode::{self, *};
 use zabra::wire::jute::Reader;
-use zabra::wire::request::StrVec;
-use zabra::wire::{AclVec, ErrorCode, Stat, perms};
+use zabra::wire::{AclVec, ErrorCode, Stat, StrVec, perms};
 
 /// `/a` with data and child `/a/b`; `/locked` for `admin:secret` alone; `/shy` that everybody may read and nobody change.
 fn world() -> (World, Client, Client) {

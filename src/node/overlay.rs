@@ -14,7 +14,6 @@ use hashbrown::HashTable;
 
 use crate::base::{SessionId, Zxid};
 use crate::tree::{AclId, NodeRef, Owner, Tree, digest};
-use crate::wire::jute::Reader;
 use crate::wire::{AclVec, StatPersisted};
 
 /// Where the ACL of a record is.
@@ -244,8 +243,7 @@ impl Overlay {
     pub(super) fn acl<'a>(&'a self, tree: &'a Tree, acl: AclRef) -> AclVec<'a> {
         match acl {
             AclRef::Tree(id) => tree.acl(id),
-            AclRef::Own(slot) => AclVec::read(&mut Reader::new(&self.acls[slot as usize]))
-                .expect("encoded by the fix-up of this process"),
+            AclRef::Own(slot) => AclVec::of_encoded(&self.acls[slot as usize]),
         }
     }
 

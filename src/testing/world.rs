@@ -101,7 +101,7 @@ fn skip_result(r: &mut Reader<'_>, header: MultiHeader) {
             Stat::read(r).unwrap();
         }
         OpCode::GetChildren => {
-            crate::wire::request::StrVec::read(r).unwrap();
+            crate::wire::StrVec::read(r).unwrap();
         }
         OpCode::Delete | OpCode::Check => {}
         other => panic!("{other:?} is no result"),

@@ -6,7 +6,6 @@
 use hashbrown::HashTable;
 
 use super::maps::{self, State};
-use crate::wire::jute::Reader;
 use crate::wire::{Acl, AclVec, perms, put_acl_vec};
 
 /// Names an interned ACL of one tree. Not the same in another tree, nor after a restart.
@@ -43,7 +42,7 @@ impl Acls {
             by_bytes: HashTable::new(),
         };
         let open = encode([Acl { perms: perms::ALL, scheme: Some("world"), id: Some("anyone") }]);
-        let id = acls.intern(read(&open));
+        let id = acls.intern(AclVec::of_encoded(&open));
         assert_eq!(id, AclId::OPEN, "the open ACL comes first");
         acls
     }
@@ -108,7 +107,7 @@ impl Acls {
 
     /// The list.
     pub(super) fn get(&self, id: AclId) -> AclVec<'_> {
-        read(self.bytes(id))
+        AclVec::of_encoded(self.bytes(id))
     }
 
     /// Every entry with its list as it stands on the wire.
@@ -130,11 +129,6 @@ pub(super) fn encode<'a>(entries: impl IntoIterator<Item = Acl<'a>>) -> Vec<u8> 
     bytes
 }
 
-/// From what [`encode`] or [`AclVec::put`] wrote.
-pub(super) fn read(bytes: &[u8]) -> AclVec<'_> {
-    AclVec::read(&mut Reader::new(bytes)).expect("written by AclVec::put")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,17 +138,17 @@ mod tests {
         let mut acls = Acls::new(3);
         let one = encode([Acl { perms: 1, scheme: Some("ip"), id: Some("::1") }]);
         let two = encode([Acl { perms: 2, scheme: Some("ip"), id: Some("::1") }]);
-        let id = acls.intern(read(&one));
-        assert_eq!(acls.intern(read(&one)), id);
-        let other = acls.intern(read(&two));
+        let id = acls.intern(AclVec::of_encoded(&one));
+        assert_eq!(acls.intern(AclVec::of_encoded(&one)), id);
+        let other = acls.intern(AclVec::of_encoded(&two));
         assert_ne!(other, id);
         assert_eq!(acls.len(), 3);
         acls.release(id);
-        assert!(acls.get(id).iter().eq(read(&one).iter()));
+        assert!(acls.get(id).iter().eq(AclVec::of_encoded(&one).iter()));
         acls.release(id);
         assert_eq!(acls.len(), 2);
-        assert_eq!(acls.intern(read(&one)), id, "the place is used again");
-        assert_eq!(acls.get(other), read(&two));
+        assert_eq!(acls.intern(AclVec::of_encoded(&one)), id, "the place is used again");
+        assert_eq!(acls.get(other), AclVec::of_encoded(&two));
     }
 
     #[test]
@@ -164,7 +158,7 @@ mod tests {
         acls.release(AclId::OPEN);
         acls.release(AclId::OPEN);
         assert_eq!(acls.get(AclId::OPEN).len(), 1);
-        let empty = acls.intern(read(&encode([])));
+        let empty = acls.intern(AclVec::of_encoded(&encode([])));
         assert_ne!(empty, AclId::OPEN);
         assert!(acls.get(empty).is_empty());
     }

@@ -14,8 +14,8 @@ use super::{
     AclId, DIGEST_LOG_INTERVAL, DIGEST_LOG_MAX, DigestMismatch, Fired, Outcome, Owner, ROOT, Tree, digest,
 };
 use crate::base::{SessionId, Zxid};
+use crate::wire::StrVec;
 use crate::wire::reply::EventType;
-use crate::wire::request::StrVec;
 use crate::wire::txn::{CreateTxn, MultiTxn, Proposal, Txn, TxnDigest, TxnHeader};
 use crate::wire::{ErrorCode, StatPersisted};
 
@@ -108,7 +108,7 @@ impl Tree {
                 Outcome::SessionCreated
             }
             Txn::CloseSession { paths } => {
-                self.run_close_session(header, paths.unwrap_or(StrVec::EMPTY), fired);
+                self.run_close_session(header, paths.unwrap_or(StrVec::NULL), fired);
                 Outcome::SessionClosed
             }
             Txn::Error { err } => Outcome::Failed(*err),

@@ -5,7 +5,6 @@
 
 use std::ops::Range;
 
-use super::acls;
 use crate::base::{ConnId, Zxid};
 use crate::wire::AclVec;
 use crate::wire::reply::EventType;
@@ -89,7 +88,7 @@ impl Fired {
             event: record.event,
             path: &self.paths[record.path.clone()],
             zxid: record.zxid,
-            acl: acls::read(&self.acls[record.acl.clone()]),
+            acl: AclVec::of_encoded(&self.acls[record.acl.clone()]),
             watchers: &self.watchers[record.watchers.clone()],
         })
     }

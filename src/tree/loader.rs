@@ -264,7 +264,7 @@ struct Finish {
 impl Finish {
     fn intern_acls(&mut self, acls: &[(u32, Box<[u8]>)]) -> Result<(), ImageError> {
         for (id, list) in acls {
-            let acl = self.tree.acls.intern(super::acls::read(list));
+            let acl = self.tree.acls.intern(AclVec::of_encoded(list));
             if self.acls.insert(*id, acl).is_some() {
                 let found = u64::from(*id);
                 return Err(ImageError::Value { kind: ChunkKind::Acls, at: 0, what: "repeated id", found });

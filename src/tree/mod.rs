@@ -149,7 +149,7 @@ impl Tree {
         let stat = StatPersisted { aversion: -1, ..StatPersisted::default() };
         let config = tree.seed_node(own, "config", "/zookeeper/config", &stat);
         let read_only = acls::encode([Acl { perms: perms::READ, scheme: Some("world"), id: Some("anyone") }]);
-        tree.slab.get_mut(config).acl = tree.acls.intern(acls::read(&read_only));
+        tree.slab.get_mut(config).acl = tree.acls.intern(AclVec::of_encoded(&read_only));
         tree.acls.release(AclId::OPEN);
         tree
     }

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::base::ConnId;
+use crate::wire::StrVec;
 use crate::wire::jute::{PutJute, Reader};
 use crate::wire::reply::EventType;
 use crate::wire::request::SetWatches;
-use crate::wire::request::StrVec;
 use crate::wire::txn::{CreateTxn, Lifetime, MultiWriter, Proposal, Txn, TxnDigest, TxnHeader, kind};
 use EventType::{NodeChildrenChanged, NodeCreated, NodeDataChanged, NodeDeleted};
 
@@ -408,7 +408,7 @@ fn rule_42_an_event_names_the_acl_that_filters_it() {
     let mut bed = bed();
     bed.create("/p");
     let list = acls::encode([Acl { perms: perms::READ, scheme: Some("ip"), id: Some("::1") }]);
-    let acl = acls::read(&list);
+    let acl = AclVec::of_encoded(&list);
     let txn = CreateTxn { path: "/p/a", data: None, acl, lifetime: Lifetime::Persistent, parent_cversion: 1 };
     for (path, mode) in [("/", WatchMode::PersistentRecursive), ("/p", WatchMode::Persistent)] {
         bed.tree.add_watch(path, mode, A).unwrap();

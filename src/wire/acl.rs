@@ -1,6 +1,7 @@
 //! Access control lists as they travel.
 
 use super::jute::{JuteError, PutJute, Reader};
+use super::vector::{Element, Vector};
 
 /// Permission bits of an ACL entry.
 pub mod perms {
@@ -46,61 +47,14 @@ impl<'a> Acl<'a> {
     }
 }
 
-/// A `vector<ACL>`: checked once when read, then walked without allocation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AclVec<'a> {
-    count: Option<usize>,
-    raw: &'a [u8],
-}
+/// A `vector<ACL>`.
+pub type AclVec<'a> = Vector<'a, Acl<'a>>;
 
-impl<'a> AclVec<'a> {
-    /// A null vector.
-    pub const NULL: AclVec<'static> = AclVec { count: None, raw: &[] };
+impl<'a> Element<'a> for Acl<'a> {
+    const BYTES_MIN: usize = Acl::BYTES_MIN;
 
-    /// Reads the vector, checking every entry.
-    pub fn read(r: &mut Reader<'a>) -> Result<AclVec<'a>, JuteError> {
-        let count = r.vector(Acl::BYTES_MIN)?;
-        let from = r.position();
-        for _ in 0..count.unwrap_or(0) {
-            Acl::read(r)?;
-        }
-        Ok(AclVec { count, raw: r.since(from) })
-    }
-
-    /// Appends the vector.
-    pub fn put(&self, out: &mut Vec<u8>) {
-        out.put_int(self.count.map_or(-1, |n| i32::try_from(n).expect("bounded by the frame")));
-        out.extend_from_slice(self.raw);
-    }
-
-    /// Number of entries; null counts 0.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.count.unwrap_or(0)
-    }
-
-    /// True for null, which is not the same as no entries.
-    #[must_use]
-    pub const fn is_null(&self) -> bool {
-        self.count.is_none()
-    }
-
-    /// True for null and for no entries.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The entries as they stand on the wire, without the count: equal lists have equal bytes.
-    #[must_use]
-    pub const fn raw(&self) -> &'a [u8] {
-        self.raw
-    }
-
-    /// The entries in order.
-    pub fn iter(&self) -> impl Iterator<Item = Acl<'a>> + use<'a> {
-        let mut r = Reader::new(self.raw);
-        (0..self.len()).map(move |_| Acl::read(&mut r).expect("checked when the vector was read"))
+    fn read_element(r: &mut Reader<'a>) -> Result<Acl<'a>, JuteError> {
+        Acl::read(r)
     }
 }
 

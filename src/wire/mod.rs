@@ -13,7 +13,9 @@ pub mod reply;
 pub mod request;
 mod stat;
 pub mod txn;
+mod vector;
 
 pub use acl::{Acl, AclVec, perms, put_acl_vec};
 pub use code::{ErrorCode, OpCode};
 pub use stat::{Stat, StatPersisted};
+pub use vector::{Element, StrVec, Vector};

@@ -1,7 +1,7 @@
 //! What clients send. A request borrows from its frame; decoding checks everything once, so that walking it later cannot fail.
 
 use super::jute::{JuteError, Reader};
-use super::{AclVec, OpCode};
+use super::{AclVec, OpCode, StrVec};
 
 /// First frame of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,49 +253,9 @@ fn set_watches<'a>(r: &mut Reader<'a>, persistent: bool) -> Result<SetWatches<'a
         data: StrVec::read(r)?,
         exist: StrVec::read(r)?,
         child: StrVec::read(r)?,
-        persistent: if persistent { StrVec::read(r)? } else { StrVec::EMPTY },
-        persistent_recursive: if persistent { StrVec::read(r)? } else { StrVec::EMPTY },
+        persistent: if persistent { StrVec::read(r)? } else { StrVec::NULL },
+        persistent_recursive: if persistent { StrVec::read(r)? } else { StrVec::NULL },
     })
-}
-
-/// A `vector<ustring>`: checked once when read, then walked without allocation. Null acts as empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StrVec<'a> {
-    count: usize,
-    raw: &'a [u8],
-}
-
-impl<'a> StrVec<'a> {
-    /// No strings.
-    pub const EMPTY: StrVec<'static> = StrVec { count: 0, raw: &[] };
-
-    /// Reads the vector, checking every string.
-    pub fn read(r: &mut Reader<'a>) -> Result<StrVec<'a>, JuteError> {
-        let count = r.vector(4)?.unwrap_or(0);
-        let from = r.position();
-        for _ in 0..count {
-            r.ustring()?;
-        }
-        Ok(StrVec { count, raw: r.since(from) })
-    }
-
-    /// Number of strings.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.count
-    }
-
-    /// True when there are none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// The strings in order.
-    pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let mut r = Reader::new(self.raw);
-        (0..self.count).map(move |_| r.ustring().expect("checked when the vector was read"))
-    }
 }
 
 /// Which operations a multi may hold.

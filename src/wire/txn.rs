@@ -4,9 +4,9 @@
 //!   twice gives what applying it once gives (rule R12).
 //! - T2: decoding borrows; a multi is checked once when read, then walked.
 
-use super::AclVec;
 use super::jute::{JuteError, PutJute, Reader};
-use super::request::StrVec;
+use super::vector::{Element, Vector};
+use super::{AclVec, StrVec};
 
 /// Head of every transaction, 32 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -189,17 +189,11 @@ impl<'a> Txn<'a> {
                 out.put_ustring(path);
                 out.put_int(*version);
             }
-            Txn::Multi(multi) => {
-                out.put_int(i32::try_from(multi.count).expect("bounded by the frame"));
-                out.extend_from_slice(multi.raw);
-            }
+            Txn::Multi(multi) => multi.put(out),
             Txn::CreateSession { timeout_ms } => out.put_int(*timeout_ms),
             Txn::CloseSession { paths } => {
                 if let Some(paths) = paths {
-                    out.put_int(i32::try_from(paths.len()).expect("bounded when ephemerals are created"));
-                    for path in paths.iter() {
-                        out.put_ustring(path);
-                    }
+                    paths.put(out);
                 }
             }
             Txn::Error { err } => out.put_int(*err),
@@ -238,51 +232,22 @@ impl CreateTxn<'_> {
     }
 }
 
-/// `vector<Txn{int type, buffer data}>`: checked once when read, then walked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MultiTxn<'a> {
-    count: usize,
-    raw: &'a [u8],
-}
+/// `vector<Txn{int type, buffer data}>`: type and body of each, in order.
+pub type MultiTxn<'a> = Vector<'a, (i32, Txn<'a>)>;
 
-impl<'a> MultiTxn<'a> {
-    fn read(r: &mut Reader<'a>) -> Result<MultiTxn<'a>, JuteError> {
-        let count = r.vector(8)?.unwrap_or(0);
-        let from = r.position();
-        for _ in 0..count {
-            sub_txn(r)?;
+impl<'a> Element<'a> for (i32, Txn<'a>) {
+    const BYTES_MIN: usize = 8;
+
+    /// One level only: a multi inside a multi is refused, so that depth is bounded.
+    fn read_element(r: &mut Reader<'a>) -> Result<(i32, Txn<'a>), JuteError> {
+        let at = r.position();
+        let kind = r.int()?;
+        let body = r.buffer()?.unwrap_or_default();
+        if kind == kind::MULTI {
+            return Err(JuteError::Value { at, value: kind });
         }
-        Ok(MultiTxn { count, raw: r.since(from) })
+        Ok((kind, Txn::read(kind, &mut Reader::new(body))?))
     }
-
-    /// Number of transactions in it.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.count
-    }
-
-    /// True for an empty multi, which is valid.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Type and body of each, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (i32, Txn<'a>)> + use<'a> {
-        let mut r = Reader::new(self.raw);
-        (0..self.count).map(move |_| sub_txn(&mut r).expect("checked when the multi was read"))
-    }
-}
-
-/// One level only: a multi inside a multi is refused, so that depth is bounded.
-fn sub_txn<'a>(r: &mut Reader<'a>) -> Result<(i32, Txn<'a>), JuteError> {
-    let at = r.position();
-    let kind = r.int()?;
-    let body = r.buffer()?.unwrap_or_default();
-    if kind == kind::MULTI {
-        return Err(JuteError::Value { at, value: kind });
-    }
-    Ok((kind, Txn::read(kind, &mut Reader::new(body))?))
 }
 
 /// Writes a multi transaction piece by piece.

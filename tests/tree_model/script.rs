@@ -3,9 +3,8 @@
 use zabra::base::rng::Rng;
 use zabra::tree::{Fired, Outcome, Tree, TreeOptions};
 use zabra::wire::jute::{PutJute, Reader};
-use zabra::wire::request::StrVec;
 use zabra::wire::txn::{CreateTxn, Lifetime, MultiWriter, Proposal, Txn, TxnDigest, TxnHeader, kind};
-use zabra::wire::{Acl, AclVec, put_acl_vec};
+use zabra::wire::{Acl, AclVec, StrVec, put_acl_vec};
 
 use crate::model::{Model, Op, parent_of};
 

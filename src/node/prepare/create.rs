@@ -7,7 +7,6 @@ use super::{Context, Prepare, Scratch, Sessions, check_path, session_error};
 use crate::base::{SessionId, Zxid};
 use crate::node::path;
 use crate::tree::{Owner, Tree, digest};
-use crate::wire::jute::Reader;
 use crate::wire::request::CreateRequest;
 use crate::wire::txn::{CreateTxn, Lifetime, Txn};
 use crate::wire::{AclVec, ErrorCode, OpCode, StatPersisted, perms};
@@ -69,7 +68,7 @@ impl Prepare {
         let acl = self.keep_acl(&scratch.acl);
         let record = new_record(ctx, path, req.data, lifetime, acl);
         self.put(ctx.tree, path, None, Some(record));
-        let acl = AclVec::read(&mut Reader::new(&scratch.acl)).expect("encoded by the fix-up above");
+        let acl = AclVec::of_encoded(&scratch.acl);
         Ok(Txn::Create(CreateTxn { path, data: req.data, acl, lifetime, parent_cversion }))
     }
 

@@ -2,8 +2,8 @@
 
 use super::{Context, Prepare, Scratch, Sessions};
 use crate::node::path;
-use crate::wire::jute::{PutJute, Reader};
-use crate::wire::request::StrVec;
+use crate::wire::StrVec;
+use crate::wire::jute::PutJute;
 use crate::wire::txn::Txn;
 
 impl Prepare {
@@ -33,7 +33,7 @@ impl Prepare {
             list.put_ustring(&paths[from..to]);
         }
         self.overlay.forget_use(session);
-        let paths = StrVec::read(&mut Reader::new(list)).expect("encoded above");
+        let paths = StrVec::of_encoded(list);
         Txn::CloseSession { paths: Some(paths) }.put(out);
     }
 

@@ -5,7 +5,6 @@ use super::{Context, Prepare, Scratch, Sessions, check_path, check_session, next
 use crate::base::{SessionId, WallMs};
 use crate::node::path;
 use crate::tree::{Owner, digest};
-use crate::wire::jute::Reader;
 use crate::wire::txn::Txn;
 use crate::wire::{AclVec, ErrorCode, perms};
 
@@ -92,7 +91,7 @@ impl Prepare {
         new.stat.aversion = version;
         new.acl = self.keep_acl(&scratch.acl);
         self.put(ctx.tree, path, Some(&old), Some(new));
-        let acl = AclVec::read(&mut Reader::new(&scratch.acl)).expect("encoded by the fix-up above");
+        let acl = AclVec::of_encoded(&scratch.acl);
         Ok(Txn::SetAcl { path, acl, version })
     }
 
