@@ -48,8 +48,7 @@ impl Prepare {
         check_owner(ctx, mode)?;
         let parent_path = path::parent(req.path).ok_or(ErrorCode::BadArguments)?;
         self.fix_up(ctx, req.acl, &mut scratch.acl)?;
-        let parent = self.find_or_no_node(ctx.tree, parent_path)?;
-        self.check_acl(ctx, parent.acl, perms::CREATE)?;
+        let parent = self.find_permitted(ctx, parent_path, perms::CREATE)?;
         let path = final_path(&mut scratch.path, req.path, mode, parent.stat.cversion);
         check_path(path)?;
         if self.find(ctx.tree, path).is_some() {

@@ -318,6 +318,13 @@ impl Prepare {
         self.find(tree, path).ok_or(ErrorCode::NoNode)
     }
 
+    /// The node at `path`, whose ACL gives the client one of the permissions in `wanted`.
+    fn find_permitted<S>(&self, ctx: &Context<'_, S>, path: &str, wanted: i32) -> Result<Record, ErrorCode> {
+        let node = self.find_or_no_node(ctx.tree, path)?;
+        self.check_acl(ctx, node.acl, wanted)?;
+        Ok(node)
+    }
+
     /// The node at `path` becomes `new`; the digest follows.
     fn put(&mut self, tree: &Tree, path: &str, old: Option<&Record>, new: Option<Record>) {
         let path = path::canonical(path);

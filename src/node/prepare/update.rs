@@ -17,8 +17,7 @@ impl Prepare {
     ) -> Result<Txn<'b>, ErrorCode> {
         check_session(ctx)?;
         let parent_path = parent_of_deletable(path)?;
-        let parent = self.find_or_no_node(ctx.tree, parent_path)?;
-        self.check_acl(ctx, parent.acl, perms::DELETE)?;
+        let parent = self.find_permitted(ctx, parent_path, perms::DELETE)?;
         let node = self.find_or_no_node(ctx.tree, path)?;
         next_version(node.stat.version, version)?;
         if node.children > 0 {
@@ -58,8 +57,7 @@ impl Prepare {
     ) -> Result<Txn<'b>, ErrorCode> {
         check_session(ctx)?;
         check_path(path)?;
-        let old = self.find_or_no_node(ctx.tree, path)?;
-        self.check_acl(ctx, old.acl, perms::WRITE)?;
+        let old = self.find_permitted(ctx, path, perms::WRITE)?;
         let bytes = data.map_or(0, <[u8]>::len);
         self.check_quota(ctx.tree, path, 0, bytes as i64 - old.data_bytes as i64)?;
         let version = next_version(old.stat.version, version)?;
@@ -84,8 +82,7 @@ impl Prepare {
         check_session(ctx)?;
         check_path(path)?;
         self.fix_up(ctx, acl, &mut scratch.acl)?;
-        let old = self.find_or_no_node(ctx.tree, path)?;
-        self.check_acl(ctx, old.acl, perms::ADMIN)?;
+        let old = self.find_permitted(ctx, path, perms::ADMIN)?;
         let version = next_version(old.stat.aversion, version)?;
         let mut new = old;
         new.stat.aversion = version;
@@ -103,8 +100,7 @@ impl Prepare {
     ) -> Result<Txn<'b>, ErrorCode> {
         check_session(ctx)?;
         check_path(path)?;
-        let node = self.find_or_no_node(ctx.tree, path)?;
-        self.check_acl(ctx, node.acl, perms::READ)?;
+        let node = self.find_permitted(ctx, path, perms::READ)?;
         let version = next_version(node.stat.version, version)?;
         Ok(Txn::Check { path, version })
     }
