@@ -11,6 +11,7 @@
 use crate::base::checksum::{crc32, crc32_continue};
 use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::base::{LogPos, Zxid};
+use crate::storage::fields::{put, put_u32, put_u64, u32_at, u64_at};
 
 /// First bytes of every segment file.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"ZABRALOG";
@@ -150,7 +151,6 @@ pub fn seal_record(record: &mut [u8], head: &RecordHead, salt: u64, offset: u64)
     assert_eq!(record.len() as u64, head.record_bytes(), "a record is sealed whole");
     assert!(offset.is_multiple_of(ALIGN_BYTES as u64), "records are aligned");
     debug_assert!(u64::from(head.watermark) <= offset, "what is not yet written cannot be synced");
-    let seed = record_seed(salt, offset);
     put_u64(record, RECORD_ZXID_OFFSET, head.zxid.0);
     put_u64(record, RECORD_PREV_ZXID_OFFSET, head.prev.zxid.0);
     put_u32(record, RECORD_PREV_CRC_OFFSET, head.prev.crc);
@@ -158,21 +158,23 @@ pub fn seal_record(record: &mut [u8], head: &RecordHead, salt: u64, offset: u64)
     put_u32(record, RECORD_LEN_OFFSET, head.len);
     record[RECORD_KIND_OFFSET] = head.kind as u8;
     record[RECORD_FLAGS_OFFSET..RECORD_HEAD_BYTES].fill(0);
-    let crc = crc32_continue(seed, &record[RECORD_ZXID_OFFSET..]);
-    put_u32(record, RECORD_CRC_OFFSET, crc);
-    let head_crc = crc32_continue(seed, &record[RECORD_CRC_OFFSET..RECORD_HEAD_BYTES]);
-    put_u32(record, RECORD_HEAD_CRC_OFFSET, head_crc);
-    Chain { zxid: head.zxid, crc }
+    Chain { zxid: head.zxid, crc: put_checksums(record, salt, offset) }
 }
 
 /// Recomputes both checksums of `record` as it is: for fuzzers that want arbitrary fields to get past them.
 #[cfg(any(test, feature = "testing"))]
 pub fn reseal(record: &mut [u8], salt: u64, offset: u64) {
+    put_checksums(record, salt, offset);
+}
+
+/// Puts both checksums over what `record` holds; returns the whole record's.
+fn put_checksums(record: &mut [u8], salt: u64, offset: u64) -> u32 {
     let seed = record_seed(salt, offset);
     let crc = crc32_continue(seed, &record[RECORD_ZXID_OFFSET..]);
     put_u32(record, RECORD_CRC_OFFSET, crc);
     let head_crc = crc32_continue(seed, &record[RECORD_CRC_OFFSET..RECORD_HEAD_BYTES]);
     put_u32(record, RECORD_HEAD_CRC_OFFSET, head_crc);
+    crc
 }
 
 /// Reads the head at `offset` of a segment; `None` when the bytes are not one (F1, F4). Looks at nothing but the head.
@@ -184,20 +186,20 @@ pub fn parse_head(bytes: &[u8], salt: u64, offset: u64) -> Option<RecordHead> {
         return None;
     }
     let head = RecordHead {
-        crc: get_u32(bytes, RECORD_CRC_OFFSET),
-        zxid: Zxid(get_u64(bytes, RECORD_ZXID_OFFSET)),
+        crc: u32_at(bytes, RECORD_CRC_OFFSET),
+        zxid: Zxid(u64_at(bytes, RECORD_ZXID_OFFSET)),
         prev: Chain {
-            zxid: Zxid(get_u64(bytes, RECORD_PREV_ZXID_OFFSET)),
-            crc: get_u32(bytes, RECORD_PREV_CRC_OFFSET),
+            zxid: Zxid(u64_at(bytes, RECORD_PREV_ZXID_OFFSET)),
+            crc: u32_at(bytes, RECORD_PREV_CRC_OFFSET),
         },
-        watermark: get_u32(bytes, RECORD_WATERMARK_OFFSET),
-        len: get_u32(bytes, RECORD_LEN_OFFSET),
+        watermark: u32_at(bytes, RECORD_WATERMARK_OFFSET),
+        len: u32_at(bytes, RECORD_LEN_OFFSET),
         kind,
     };
     if u64::from(head.watermark) > offset || head.len as usize > PAYLOAD_BYTES_MAX {
         return None;
     }
-    let found = get_u32(bytes, RECORD_HEAD_CRC_OFFSET);
+    let found = u32_at(bytes, RECORD_HEAD_CRC_OFFSET);
     let expected = crc32_continue(record_seed(salt, offset), &bytes[RECORD_CRC_OFFSET..]);
     (found == expected).then_some(head)
 }
@@ -244,7 +246,7 @@ impl SegmentHead {
     #[must_use]
     pub fn encode(&self) -> [u8; SEGMENT_HEAD_BYTES] {
         let mut page = [0u8; SEGMENT_HEAD_BYTES];
-        page[..8].copy_from_slice(&SEGMENT_MAGIC);
+        put(&mut page, 0, &SEGMENT_MAGIC);
         put_u32(&mut page, HEAD_VERSION_OFFSET, FORMAT_VERSION);
         put_u32(&mut page, HEAD_BYTES_OFFSET, SEGMENT_HEAD_BYTES as u32);
         put_u64(&mut page, HEAD_NUMBER_OFFSET, self.number);
@@ -266,24 +268,24 @@ impl SegmentHead {
         let mut copy = [0u8; SEGMENT_HEAD_BYTES];
         copy.copy_from_slice(page);
         put_u32(&mut copy, HEAD_CRC_OFFSET, 0);
-        if crc32(&copy) != get_u32(page, HEAD_CRC_OFFSET) {
+        if crc32(&copy) != u32_at(page, HEAD_CRC_OFFSET) {
             return Err(HeadFault::Damaged);
         }
-        let version = get_u32(page, HEAD_VERSION_OFFSET);
+        let version = u32_at(page, HEAD_VERSION_OFFSET);
         if version != FORMAT_VERSION {
             return Err(HeadFault::Version(version));
         }
         let head = SegmentHead {
-            number: get_u64(page, HEAD_NUMBER_OFFSET),
-            salt: get_u64(page, HEAD_SALT_OFFSET),
-            identity: get_u64(page, HEAD_IDENTITY_OFFSET),
-            segment_bytes: get_u64(page, HEAD_SEGMENT_BYTES_OFFSET),
+            number: u64_at(page, HEAD_NUMBER_OFFSET),
+            salt: u64_at(page, HEAD_SALT_OFFSET),
+            identity: u64_at(page, HEAD_IDENTITY_OFFSET),
+            segment_bytes: u64_at(page, HEAD_SEGMENT_BYTES_OFFSET),
             synced: LogPos {
-                segment: get_u64(page, HEAD_SYNCED_SEGMENT_OFFSET),
-                offset: get_u64(page, HEAD_SYNCED_OFFSET_OFFSET),
+                segment: u64_at(page, HEAD_SYNCED_SEGMENT_OFFSET),
+                offset: u64_at(page, HEAD_SYNCED_OFFSET_OFFSET),
             },
         };
-        let plausible = get_u32(page, HEAD_BYTES_OFFSET) as usize == SEGMENT_HEAD_BYTES
+        let plausible = u32_at(page, HEAD_BYTES_OFFSET) as usize == SEGMENT_HEAD_BYTES
             && segment_bytes_are_valid(head.segment_bytes);
         if plausible { Ok(head) } else { Err(HeadFault::Damaged) }
     }
@@ -295,22 +297,6 @@ pub const fn segment_bytes_are_valid(bytes: u64) -> bool {
     bytes >= SEGMENT_BYTES_MIN
         && bytes <= SEGMENT_BYTES_MAX
         && bytes.is_multiple_of(SEGMENT_HEAD_BYTES as u64)
-}
-
-fn put_u32(bytes: &mut [u8], offset: usize, v: u32) {
-    bytes[offset..offset + 4].copy_from_slice(&v.to_le_bytes());
-}
-
-fn put_u64(bytes: &mut [u8], offset: usize, v: u64) {
-    bytes[offset..offset + 8].copy_from_slice(&v.to_le_bytes());
-}
-
-fn get_u32(bytes: &[u8], offset: usize) -> u32 {
-    u32::from_le_bytes(bytes[offset..offset + 4].try_into().expect("a slice of four bytes"))
-}
-
-fn get_u64(bytes: &[u8], offset: usize) -> u64 {
-    u64::from_le_bytes(bytes[offset..offset + 8].try_into().expect("a slice of eight bytes"))
 }
 
 #[cfg(test)]

@@ -3,10 +3,13 @@
 //! `header | chunk … chunk | footer: fixed part, chunk table, trailer | tail`. Position and coverage of the header's checksum
 //! are the same in every version, so that "made by a later version" is told from damage.
 
+use sha1::{Digest, Sha1};
+
 use super::DamageKind;
 use crate::base::checksum::{crc32, crc32_continue};
 use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::base::{WallMs, Zxid};
+use crate::storage::fields::{put, put_u32, put_u64, u16_at, u32_at, u64_at};
 
 /// Version written by this build, and the newest it reads.
 pub const VERSION: u32 = 1;
@@ -151,14 +154,14 @@ impl Header {
     pub(super) fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
         put(&mut out, 0, &MAGIC);
-        put(&mut out, VERSION_AT, &VERSION.to_le_bytes());
-        put(&mut out, ZXID_AT, &self.zxid.0.to_le_bytes());
-        put(&mut out, NODE_ID_AT, &self.node_id.to_le_bytes());
-        put(&mut out, SALT_AT, &self.salt.to_le_bytes());
-        put(&mut out, CREATED_AT, &self.created.0.to_le_bytes());
-        put(&mut out, CHUNK_TARGET_AT, &self.chunk_bytes_target.to_le_bytes());
+        put_u32(&mut out, VERSION_AT, VERSION);
+        put_u64(&mut out, ZXID_AT, self.zxid.0);
+        put_u64(&mut out, NODE_ID_AT, self.node_id);
+        put_u64(&mut out, SALT_AT, self.salt);
+        put_u64(&mut out, CREATED_AT, self.created.0 as u64);
+        put_u32(&mut out, CHUNK_TARGET_AT, self.chunk_bytes_target);
         let crc = header_crc(&out);
-        put(&mut out, HEADER_CRC_AT, &crc.to_le_bytes());
+        put_u32(&mut out, HEADER_CRC_AT, crc);
         out
     }
 
@@ -219,7 +222,7 @@ impl Entry {
             stored_len: u32_at(bytes, 8),
             raw_len: u32_at(bytes, 12),
             crc: u32_at(bytes, 16),
-            kind: u16::from_le_bytes([bytes[20], bytes[21]]),
+            kind: u16_at(bytes, 20),
             encoding: Encoding::from_byte(bytes[22]).ok_or(DamageKind::Contradiction)?,
         };
         if bytes[23] == 0 && entry.lengths_agree() { Ok(entry) } else { Err(DamageKind::Contradiction) }
@@ -252,12 +255,12 @@ impl ChunkHeader {
     pub(super) fn seal(&self, seed: u32, frame: &mut [u8]) -> u32 {
         put(frame, KIND_AT, &self.entry.kind.to_le_bytes());
         put(frame, ENCODING_AT, &[self.entry.encoding.to_byte(), 0]);
-        put(frame, INDEX_AT, &self.index.to_le_bytes());
-        put(frame, RAW_LEN_AT, &self.entry.raw_len.to_le_bytes());
-        put(frame, STORED_LEN_AT, &self.entry.stored_len.to_le_bytes());
-        put(frame, RAW_CRC_AT, &self.raw_crc.to_le_bytes());
+        put_u32(frame, INDEX_AT, self.index);
+        put_u32(frame, RAW_LEN_AT, self.entry.raw_len);
+        put_u32(frame, STORED_LEN_AT, self.entry.stored_len);
+        put_u32(frame, RAW_CRC_AT, self.raw_crc);
         let crc = chunk_crc(seed, frame);
-        put(frame, CHUNK_CRC_AT, &crc.to_le_bytes());
+        put_u32(frame, CHUNK_CRC_AT, crc);
         crc
     }
 
@@ -268,7 +271,7 @@ impl ChunkHeader {
             stored_len: u32_at(bytes, STORED_LEN_AT),
             raw_len: u32_at(bytes, RAW_LEN_AT),
             crc: u32_at(bytes, CHUNK_CRC_AT),
-            kind: u16::from_le_bytes([bytes[KIND_AT], bytes[KIND_AT + 1]]),
+            kind: u16_at(bytes, KIND_AT),
             encoding: Encoding::from_byte(bytes[ENCODING_AT]).ok_or(DamageKind::Contradiction)?,
         };
         if bytes[CHUNK_UNUSED_AT] != 0 || !entry.lengths_agree() {
@@ -341,11 +344,11 @@ impl Tail {
     pub(super) fn encode(&self, seed: u32) -> [u8; TAIL_BYTES] {
         let mut out = [0; TAIL_BYTES];
         put(&mut out, 0, &TAIL_MAGIC);
-        put(&mut out, FOOTER_OFFSET_AT, &self.footer_offset.to_le_bytes());
-        put(&mut out, FOOTER_LEN_AT, &self.footer_len.to_le_bytes());
-        put(&mut out, FOOTER_CRC_AT, &self.footer_crc.to_le_bytes());
+        put_u64(&mut out, FOOTER_OFFSET_AT, self.footer_offset);
+        put_u64(&mut out, FOOTER_LEN_AT, self.footer_len);
+        put_u32(&mut out, FOOTER_CRC_AT, self.footer_crc);
         let crc = crc32_continue(seed, &out[..TAIL_CRC_AT]);
-        put(&mut out, TAIL_CRC_AT, &crc.to_le_bytes());
+        put_u32(&mut out, TAIL_CRC_AT, crc);
         out
     }
 
@@ -370,6 +373,11 @@ impl Tail {
     }
 }
 
+/// What a footer says of its whole chunk table, and so of every chunk: their checksums stand in it.
+pub(super) fn root_digest(table: &[u8]) -> [u8; 20] {
+    Sha1::digest(table).into()
+}
+
 /// Makes the checksums of a mangled snapshot right again, so that fuzzers get past them. Does what it can.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn reseal(bytes: &mut [u8]) {
@@ -377,16 +385,16 @@ pub(crate) fn reseal(bytes: &mut [u8]) {
         return;
     }
     let crc = header_crc(bytes[..HEADER_BYTES].try_into().expect("long enough"));
-    put(bytes, HEADER_CRC_AT, &crc.to_le_bytes());
+    put_u32(bytes, HEADER_CRC_AT, crc);
     let seed = crc32(&bytes[SALT_AT..SALT_AT + 8]);
     let tail_at = bytes.len() - TAIL_BYTES;
     let footer_at = u64_at(bytes, tail_at + FOOTER_OFFSET_AT);
     let footer_at = usize::try_from(footer_at).unwrap_or(tail_at).min(tail_at);
     reseal_chunks(bytes, seed, footer_at, tail_at);
     let crc = crc32_continue(seed, &bytes[footer_at..tail_at]);
-    put(bytes, tail_at + FOOTER_CRC_AT, &crc.to_le_bytes());
+    put_u32(bytes, tail_at + FOOTER_CRC_AT, crc);
     let crc = crc32_continue(seed, &bytes[tail_at..tail_at + TAIL_CRC_AT]);
-    put(bytes, tail_at + TAIL_CRC_AT, &crc.to_le_bytes());
+    put_u32(bytes, tail_at + TAIL_CRC_AT, crc);
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -398,26 +406,13 @@ fn reseal_chunks(bytes: &mut [u8], seed: u32, footer_at: usize, tail_at: usize) 
             return;
         }
         let crc = chunk_crc(seed, &bytes[at..end]);
-        put(bytes, at + CHUNK_CRC_AT, &crc.to_le_bytes());
-        put(bytes, line + 16, &crc.to_le_bytes());
+        put_u32(bytes, at + CHUNK_CRC_AT, crc);
+        put_u32(bytes, line + 16, crc);
         (at, line) = (end, line + ENTRY_BYTES);
     }
     if footer_at + ROOT_DIGEST_AT + 20 <= tail_at {
         let table_end = line.min(tail_at);
-        let digest =
-            super::write::root_digest(&bytes[(footer_at + FOOTER_FIXED_BYTES).min(table_end)..table_end]);
+        let digest = root_digest(&bytes[(footer_at + FOOTER_FIXED_BYTES).min(table_end)..table_end]);
         put(bytes, footer_at + ROOT_DIGEST_AT, &digest);
     }
-}
-
-fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
-    out[at..at + bytes.len()].copy_from_slice(bytes);
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }

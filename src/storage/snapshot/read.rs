@@ -10,9 +10,8 @@ use parking_lot::Mutex;
 
 use super::format::{
     CHUNK_HEADER_BYTES, ChunkHeader, ENTRY_BYTES, Encoding, Entry, FOOTER_FIXED_BYTES, FOOTER_MAGIC, Footer,
-    HEADER_BYTES, Header, HeaderError, TAIL_BYTES, Tail, VERSION, chunk_crc,
+    HEADER_BYTES, Header, HeaderError, TAIL_BYTES, Tail, VERSION, chunk_crc, root_digest,
 };
-use super::write::root_digest;
 use super::{Damage, DamageKind, SnapshotError, SnapshotInfo};
 use crate::base::checksum::{crc32, crc32_continue};
 use crate::storage::vfs::{OpenMode, Vfs, VfsFile};

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha1::{Digest, Sha1};
-
 use super::encode::{EncodedChunk, Encoder};
-use super::format::{CHUNKS_MAX, Entry, Footer, HEADER_BYTES, Header, TAIL_BYTES, TRAILER_BYTES_MAX, Tail};
+use super::format::{
+    CHUNKS_MAX, Entry, Footer, HEADER_BYTES, Header, TAIL_BYTES, TRAILER_BYTES_MAX, Tail, root_digest,
+};
 use super::{SnapshotError, SnapshotInfo, store};
 use crate::base::checksum::crc32_continue;
 use crate::base::rng::Rng;
@@ -213,10 +213,6 @@ impl Drop for SnapshotWriter {
             let _ = self.vfs.remove(&store::tmp_path(&self.dir, self.header.zxid));
         }
     }
-}
-
-pub(super) fn root_digest(table: &[u8]) -> [u8; 20] {
-    Sha1::digest(table).into()
 }
 
 /// Differs between any two snapshots that one disk is likely to see, so that stale blocks of one never pass in another.

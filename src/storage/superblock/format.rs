@@ -5,6 +5,7 @@
 use super::Superblock;
 use crate::base::checksum::crc32;
 use crate::base::{Epoch, LogPos, ServerId, Zxid};
+use crate::storage::fields::{put, put_u32, put_u64, u32_at, u64_at};
 
 /// Copies kept.
 pub(super) const COPY_COUNT: usize = 2;
@@ -83,25 +84,24 @@ pub(super) struct Copy {
 
 pub(super) fn encode(value: &Superblock, generation: u64, copy: u32) -> [u8; COPY_BYTES] {
     let mut out = [0; COPY_BYTES];
-    let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
     let clean = value.clean_stop.unwrap_or_default();
     let flags = if value.truncate_pending.is_some() { FLAG_TRUNCATE } else { 0 }
         | if value.clean_stop.is_some() { FLAG_CLEAN_STOP } else { 0 };
-    put(MAGIC_AT, &MAGIC);
-    put(VERSION_AT, &VERSION.to_le_bytes());
-    put(COPY_AT, &copy.to_le_bytes());
-    put(GENERATION_AT, &generation.to_le_bytes());
-    put(NODE_ID_AT, &value.node_id.to_le_bytes());
-    put(CLUSTER_ID_AT, &value.cluster_id.to_le_bytes());
-    put(SERVER_ID_AT, &value.server_id.0.to_le_bytes());
-    put(EPOCH_ACCEPTED_AT, &value.epoch_accepted.0.to_le_bytes());
-    put(EPOCH_CURRENT_AT, &value.epoch_current.0.to_le_bytes());
-    put(FLAGS_AT, &flags.to_le_bytes());
-    put(TRUNCATE_ZXID_AT, &value.truncate_pending.unwrap_or_default().0.to_le_bytes());
-    put(CLEAN_SEGMENT_AT, &clean.segment.to_le_bytes());
-    put(CLEAN_OFFSET_AT, &clean.offset.to_le_bytes());
+    put(&mut out, MAGIC_AT, &MAGIC);
+    put_u32(&mut out, VERSION_AT, VERSION);
+    put_u32(&mut out, COPY_AT, copy);
+    put_u64(&mut out, GENERATION_AT, generation);
+    put_u64(&mut out, NODE_ID_AT, value.node_id);
+    put_u64(&mut out, CLUSTER_ID_AT, value.cluster_id);
+    put_u64(&mut out, SERVER_ID_AT, value.server_id.0 as u64);
+    put_u32(&mut out, EPOCH_ACCEPTED_AT, value.epoch_accepted.0);
+    put_u32(&mut out, EPOCH_CURRENT_AT, value.epoch_current.0);
+    put_u64(&mut out, FLAGS_AT, flags);
+    put_u64(&mut out, TRUNCATE_ZXID_AT, value.truncate_pending.unwrap_or_default().0);
+    put_u64(&mut out, CLEAN_SEGMENT_AT, clean.segment);
+    put_u64(&mut out, CLEAN_OFFSET_AT, clean.offset);
     let crc = crc32(&out[..CRC_AT]);
-    out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+    put_u32(&mut out, CRC_AT, crc);
     out
 }
 
@@ -140,12 +140,4 @@ fn decode_value(bytes: &[u8; COPY_BYTES], flags: u64) -> Superblock {
         truncate_pending: (flags & FLAG_TRUNCATE != 0).then(|| Zxid(u64_at(bytes, TRUNCATE_ZXID_AT))),
         clean_stop: (flags & FLAG_CLEAN_STOP != 0).then_some(clean),
     }
-}
-
-fn u32_at(bytes: &[u8; COPY_BYTES], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-}
-
-fn u64_at(bytes: &[u8; COPY_BYTES], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
