@@ -23,7 +23,6 @@ use std::sync::Arc;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-use crate::storage::log::Region;
 use crate::storage::vfs::VfsFile;
 
 /// Which call makes stores durable.
@@ -60,6 +59,46 @@ impl MappedRegion {
         Ok(MappedRegion { map, file, call })
     }
 
+    /// Copies `bytes` in at `offset`.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let start = self.checked(offset, bytes.len())?;
+        debug_assert!(start + bytes.len() <= self.map.len(), "checked above");
+        // SAFETY: `start..start + bytes.len()` lies within the mapping (`checked`), which lives as long as `self`; the file has
+        // blocks there (M4). `bytes` is a Rust slice and so does not overlap the mapping, of which no reference exists (M3).
+        // Nobody else accesses these bytes now: this is the one writer, and readers stay before the published end (M1, M2).
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.as_mut_ptr().add(start), bytes.len()) };
+        Ok(())
+    }
+
+    /// Copies bytes at `offset` out.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let start = self.checked(offset, buf.len())?;
+        debug_assert!(start + buf.len() <= self.map.len(), "checked above");
+        // SAFETY: `start..start + buf.len()` lies within the mapping (`checked`), which lives as long as `self`; the file has
+        // blocks there (M4). `buf` is an exclusive slice and so does not overlap the mapping (M3). The bytes were published
+        // before the caller learnt of them and are not written while it reads (M1, M2).
+        unsafe { ptr::copy_nonoverlapping(self.map.as_ptr().add(start), buf.as_mut_ptr(), buf.len()) };
+        Ok(())
+    }
+
+    /// Makes what was stored in `from..to` durable.
+    pub fn flush(&self, from: u64, to: u64) -> io::Result<()> {
+        match self.call {
+            SyncCall::Fdatasync => self.file.sync_data(),
+            SyncCall::Msync => {
+                let len = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
+                let start = self.checked(from, len)?;
+                self.map.flush_range(start, len)
+            }
+        }
+    }
+
+    /// No more stores: reading it through may read ahead again.
+    pub fn seal(&self) {
+        // Only advice: when it is refused, reading is slower and nothing else.
+        let _ = self.map.advise(Advice::Normal);
+    }
+
     /// `offset` as a pointer offset, when `len` bytes from there lie within the mapping.
     fn checked(&self, offset: u64, len: usize) -> io::Result<usize> {
         let start = usize::try_from(offset).ok();
@@ -71,48 +110,9 @@ impl MappedRegion {
     }
 }
 
-impl Region for MappedRegion {
-    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let start = self.checked(offset, bytes.len())?;
-        debug_assert!(start + bytes.len() <= self.map.len(), "checked above");
-        // SAFETY: `start..start + bytes.len()` lies within the mapping (`checked`), which lives as long as `self`; the file has
-        // blocks there (M4). `bytes` is a Rust slice and so does not overlap the mapping, of which no reference exists (M3).
-        // Nobody else accesses these bytes now: this is the one writer, and readers stay before the published end (M1, M2).
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.map.as_mut_ptr().add(start), bytes.len()) };
-        Ok(())
-    }
-
-    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let start = self.checked(offset, buf.len())?;
-        debug_assert!(start + buf.len() <= self.map.len(), "checked above");
-        // SAFETY: `start..start + buf.len()` lies within the mapping (`checked`), which lives as long as `self`; the file has
-        // blocks there (M4). `buf` is an exclusive slice and so does not overlap the mapping (M3). The bytes were published
-        // before the caller learnt of them and are not written while it reads (M1, M2).
-        unsafe { ptr::copy_nonoverlapping(self.map.as_ptr().add(start), buf.as_mut_ptr(), buf.len()) };
-        Ok(())
-    }
-
-    fn flush(&self, from: u64, to: u64) -> io::Result<()> {
-        match self.call {
-            SyncCall::Fdatasync => self.file.sync_data(),
-            SyncCall::Msync => {
-                let len = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
-                let start = self.checked(from, len)?;
-                self.map.flush_range(start, len)
-            }
-        }
-    }
-
-    fn seal(&self) {
-        // Only advice: when it is refused, reading is slower and nothing else.
-        let _ = self.map.advise(Advice::Normal);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::log::RegionKind;
     use crate::storage::vfs::{OpenMode, RealVfs, Vfs};
 
     fn region(call: SyncCall) -> (tempfile::TempDir, MappedRegion, Arc<dyn VfsFile>) {
@@ -155,6 +155,5 @@ mod tests {
     fn a_short_file_is_not_mapped() {
         let (_dir, _, file) = region(SyncCall::Msync);
         assert!(MappedRegion::map(file, 5 * 4096, SyncCall::Msync).is_err());
-        assert_eq!(RegionKind::default(), RegionKind::Pwrite);
     }
 }

@@ -12,6 +12,7 @@
 
 mod encode;
 mod format;
+mod name;
 mod read;
 mod retention;
 mod store;

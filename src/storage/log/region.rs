@@ -72,3 +72,21 @@ impl Region for PwriteRegion {
         self.file.sync_data()
     }
 }
+
+impl Region for MappedRegion {
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        MappedRegion::write(self, offset, bytes)
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        MappedRegion::read(self, offset, buf)
+    }
+
+    fn flush(&self, from: u64, to: u64) -> io::Result<()> {
+        MappedRegion::flush(self, from, to)
+    }
+
+    fn seal(&self) {
+        MappedRegion::seal(self);
+    }
+}

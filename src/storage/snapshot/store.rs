@@ -4,17 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::name;
 use super::read::SnapshotReader;
 use super::verify::{VerifyReport, verify};
 use super::write::{SnapshotMeta, SnapshotWriter};
 use super::{Damage, DamageKind, SnapshotError, SnapshotInfo};
 use crate::base::Zxid;
 use crate::storage::vfs::{Vfs, create_dir_durable};
-
-const PREFIX: &str = "snapshot.";
-const TMP_SUFFIX: &str = ".tmp";
-/// Hexadecimal digits of a zxid in a name, so that names sort as zxids do.
-const NAME_DIGITS: usize = 16;
 
 /// The snapshots of a directory.
 #[derive(Clone, Debug)]
@@ -60,7 +56,7 @@ impl SnapshotStore {
         create_dir_durable(&*vfs, dir)?;
         let store = SnapshotStore { vfs, dir: dir.to_owned() };
         for name in store.vfs.list(dir)? {
-            if name.strip_suffix(TMP_SUFFIX).and_then(zxid_of_name).is_some() {
+            if name::is_tmp(&name) {
                 store.vfs.remove(&dir.join(name))?;
             }
         }
@@ -82,13 +78,13 @@ impl SnapshotStore {
     /// The file of the snapshot `zxid`, whether or not there is one.
     #[must_use]
     pub fn path(&self, zxid: Zxid) -> PathBuf {
-        path(&self.dir, zxid)
+        name::path(&self.dir, zxid)
     }
 
     /// Zxids of all published snapshots, good or bad, ascending.
     pub fn zxids(&self) -> io::Result<Vec<Zxid>> {
         let mut zxids: Vec<Zxid> =
-            self.vfs.list(&self.dir)?.iter().filter_map(|name| zxid_of_name(name)).collect();
+            self.vfs.list(&self.dir)?.iter().filter_map(|name| name::zxid_of(name)).collect();
         zxids.sort_unstable();
         Ok(zxids)
     }
@@ -164,21 +160,4 @@ impl SnapshotStore {
 /// A read that failed once may succeed later, and show a good snapshot.
 fn may_pass(damage: Damage) -> bool {
     matches!(damage.kind, DamageKind::Unreadable { .. })
-}
-
-pub(super) fn path(dir: &Path, zxid: Zxid) -> PathBuf {
-    dir.join(format!("{PREFIX}{:0width$x}", zxid.0, width = NAME_DIGITS))
-}
-
-pub(super) fn tmp_path(dir: &Path, zxid: Zxid) -> PathBuf {
-    let mut name = path(dir, zxid).into_os_string();
-    name.push(TMP_SUFFIX);
-    PathBuf::from(name)
-}
-
-/// The zxid of a published snapshot's name; `None` for any other name, also for other spellings of the number.
-fn zxid_of_name(name: &str) -> Option<Zxid> {
-    let digits = name.strip_prefix(PREFIX)?;
-    let zxid = Zxid(u64::from_str_radix(digits, 16).ok()?);
-    (format!("{:0width$x}", zxid.0, width = NAME_DIGITS) == digits).then_some(zxid)
 }

@@ -7,7 +7,7 @@ use super::encode::{EncodedChunk, Encoder};
 use super::format::{
     CHUNKS_MAX, Entry, Footer, HEADER_BYTES, Header, TAIL_BYTES, TRAILER_BYTES_MAX, Tail, root_digest,
 };
-use super::{SnapshotError, SnapshotInfo, store};
+use super::{SnapshotError, SnapshotInfo, name};
 use crate::base::checksum::crc32_continue;
 use crate::base::rng::Rng;
 use crate::base::{WallMs, Zxid};
@@ -65,7 +65,7 @@ impl SnapshotWriter {
             chunk_bytes_target: meta.chunk_bytes_target,
         };
         let encoder = Encoder::new(meta.level)?;
-        let tmp = store::tmp_path(dir, meta.zxid);
+        let tmp = name::tmp_path(dir, meta.zxid);
         if vfs.exists(&tmp)? {
             vfs.remove(&tmp)?;
         }
@@ -184,7 +184,7 @@ impl SnapshotWriter {
 
     fn publish(&mut self) -> Result<(), SnapshotError> {
         let (tmp, path) =
-            (store::tmp_path(&self.dir, self.header.zxid), store::path(&self.dir, self.header.zxid));
+            (name::tmp_path(&self.dir, self.header.zxid), name::path(&self.dir, self.header.zxid));
         self.vfs.rename(&tmp, &path)?;
         self.published = true;
         Ok(self.vfs.sync_dir(&self.dir)?)
@@ -210,7 +210,7 @@ impl Drop for SnapshotWriter {
     fn drop(&mut self) {
         if !self.published {
             // Best effort: what stays behind is removed when the store is opened next.
-            let _ = self.vfs.remove(&store::tmp_path(&self.dir, self.header.zxid));
+            let _ = self.vfs.remove(&name::tmp_path(&self.dir, self.header.zxid));
         }
     }
 }
