@@ -46,6 +46,15 @@ fn verify(what: &str, path: &Path) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }
 
+/// What the last of `starts` starts said once it was ready. Each says so once.
+fn ready_line(server: &Server, starts: usize) -> String {
+    let head = format!("zabra {} ready: ", env!("CARGO_PKG_VERSION"));
+    let log = server.whole_log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with(&head)).collect();
+    assert_eq!(lines.len(), starts, "{lines:#?}");
+    lines[starts - 1].to_owned()
+}
+
 fn content(name: &str) -> Vec<u8> {
     format!("content of {name} ends here").into_bytes()
 }
@@ -142,20 +151,18 @@ fn files(server: &Server, prefix: &str) -> Vec<PathBuf> {
 #[test]
 fn the_ready_line_says_where_and_what() {
     let mut server = Server::start(&Kind::Zabra, &options());
-    let ready = |server: &Server| {
-        let log = server.whole_log();
-        let line = log.lines().rfind(|line| line.contains(" ready: ")).expect("a ready line");
-        line.to_owned()
-    };
-    let line = ready(&server);
+    let line = ready_line(&server, 1);
     assert!(line.contains(&server.address().to_string()), "{line}");
     assert!(line.contains(&server.data_dir().display().to_string()), "{line}");
     let (mut conn, _) = connect(server.address(), 30_000);
     write_some(&mut conn, "n", 5);
     assert_eq!(server.terminate(), Some(0));
     server.start_again();
-    let line = ready(&server);
-    assert!(line.contains("zxid 0x6") && line.contains("6 transactions"), "a session and five nodes: {line}");
+    let line = ready_line(&server, 2);
+    assert!(
+        line.contains(", zxid 0x6, ") && line.contains("(no snapshot + 6 transactions)"),
+        "a session and five nodes: {line}"
+    );
 }
 
 #[test]
@@ -272,8 +279,7 @@ fn a_torn_tail_is_cut_and_counted() {
         };
         fs::write(&path, &bytes).expect("written");
         server.start_again();
-        let log = server.whole_log();
-        let line = log.lines().rfind(|line| line.contains(" ready: ")).expect("a ready line");
+        let line = ready_line(&server, round + 2);
         assert!(line.contains("unacknowledged bytes cut"), "round {round}: {line}");
         let (mut conn, _) = connect(server.address(), 30_000);
         check_some(&mut conn, &prefix, 20 - lost);
