@@ -98,7 +98,8 @@ pub struct ConnId(pub u64);
 /// A place in the transaction log: segment number and byte offset in it. Orders as the log does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogPos {
-    /// Number of the segment; grows by one with each segment, never used twice.
+    /// Number of the segment; grows by one with each segment. After a truncation, or a rotation that came to nothing, a number is used
+    /// again; the segment's salt is then another, so that no record of the earlier life validates.
     pub segment: u64,
     /// Bytes from the start of the segment file.
     pub offset: u64,
