@@ -16,8 +16,7 @@ mod error;
 mod load;
 mod replay;
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::rng::Rng;
@@ -180,7 +179,7 @@ pub fn recover(
     shell: &RecoverShell<'_>,
 ) -> Result<RecoveredNode, RecoverError> {
     let fail = |source| RecoverError::Directory { path: places.data.clone(), source };
-    make_dir(&**vfs, &places.data).map_err(fail)?;
+    create_dir_durable(&**vfs, &places.data).map_err(fail)?;
     let mut seeds = Rng::new(options.seed);
     let mut dir = NodeDir::open(&**vfs, places, options.server_id, &mut seeds, shell)?;
     let snapshots = SnapshotStore::open(Arc::clone(vfs), &places.data)
@@ -202,25 +201,6 @@ pub fn recover(
         log: report,
     };
     Ok(RecoveredNode { tree, log, snapshots, dir, summary })
-}
-
-/// Makes `dir` and its name durable. A process killed between making a directory and syncing its parent leaves a name that is
-/// there and that a power cut would take, with everything in it: so the way up is synced by every start.
-fn make_dir(vfs: &dyn Vfs, dir: &Path) -> io::Result<()> {
-    create_dir_durable(vfs, dir)?;
-    for parent in dir.ancestors().skip(1) {
-        match vfs.sync_dir(parent) {
-            Err(e) if !is_not_ours(&e) => return Err(e),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Further up there may be directories that this process may not read, or of file systems without syncs: it made nothing there.
-fn is_not_ours(e: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
-    matches!(e.kind(), PermissionDenied | InvalidInput | ReadOnlyFilesystem | Unsupported)
 }
 
 /// B4: what the log is about to lose, no snapshot may bring back.

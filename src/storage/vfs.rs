@@ -81,20 +81,36 @@ pub trait VfsFile: Send + Sync + fmt::Debug {
     }
 }
 
-/// Creates `dir` and every missing parent so that they survive a power cut: each new name's directory is synced.
+/// Creates `dir` and every missing parent so that they survive a power cut. A process killed between making a directory and
+/// syncing its parent leaves a name that is there and that a power cut would take, with everything in it: so the whole way up is
+/// synced, whether or not anything was missing.
 pub fn create_dir_durable(vfs: &dyn Vfs, dir: &Path) -> io::Result<()> {
-    let mut missing = Vec::new();
+    let mut made = 0;
     for ancestor in dir.ancestors().filter(|a| !a.as_os_str().is_empty()) {
         if vfs.exists(ancestor)? {
             break;
         }
-        missing.push(ancestor);
+        made += 1;
     }
     vfs.create_dir_all(dir)?;
-    for created in missing.iter().rev() {
-        vfs.sync_dir(created.parent().unwrap_or(Path::new("")))?;
+    sync_way_up(dir, made, |parent| vfs.sync_dir(parent))
+}
+
+/// Syncs the parent of `dir`, then its parent and so on: of the first `made` without mercy.
+fn sync_way_up(dir: &Path, made: usize, mut sync: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    for (at, parent) in dir.ancestors().skip(1).enumerate() {
+        match sync(parent) {
+            Err(e) if at < made || !is_not_ours(&e) => return Err(e),
+            _ => {}
+        }
     }
     Ok(())
+}
+
+/// Further up there may be directories that this process may not read, or of file systems without syncs: it made nothing there.
+fn is_not_ours(e: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(e.kind(), PermissionDenied | InvalidInput | ReadOnlyFilesystem | Unsupported)
 }
 
 #[cfg(test)]

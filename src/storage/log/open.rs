@@ -19,7 +19,7 @@ use crate::storage::log::segment::{self, Extent, FileName, RECORDS_START, Segmen
 use crate::storage::log::shared::{Cursor, RETIRED_FILES_MAX, Shared};
 use crate::storage::log::survey::{Found, RecoveryHints, Survey, SurveyOptions, survey};
 use crate::storage::log::{Appender, Flusher, Log, LogError, LogOptions, LogReader, SpareMaker};
-use crate::storage::vfs::{OpenMode, Vfs, VfsFile};
+use crate::storage::vfs::{OpenMode, Vfs, VfsFile, create_dir_durable};
 
 /// Number of a new log's first segment. 0 stands for "nothing was synced".
 const FIRST_SEGMENT: u64 = 1;
@@ -118,10 +118,8 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     fn create(mut self, hints: RecoveryHints) -> Result<(Log, RecoveryReport), LogError> {
-        self.vfs.create_dir_all(self.dir).map_err(|e| LogError::io("create directory", self.dir, e))?;
-        for parent in self.dir.ancestors().skip(1) {
-            self.vfs.sync_dir(parent).map_err(|e| LogError::io("sync directory", parent, e))?;
-        }
+        create_dir_durable(&*self.vfs, self.dir)
+            .map_err(|e| LogError::io("create directory", self.dir, e))?;
         let retired = self.clear_leftovers()?;
         let head = SegmentHead {
             number: FIRST_SEGMENT,

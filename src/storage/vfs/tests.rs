@@ -78,7 +78,30 @@ fn a_directory_created_durably_survives_a_power_cut() {
     let dir = Path::new("/a/b/c");
     create_dir_durable(&disk, dir).unwrap();
     assert!(disk.after_crash(&mut Nothing).exists(dir).unwrap());
-    let ops = disk.ops();
+}
+
+#[test]
+fn a_directory_that_was_made_but_not_synced_is_made_durable() {
+    let disk = SimDisk::new(1);
+    let dir = Path::new("/a/b/c");
+    disk.create_dir_all(dir).unwrap();
+    assert!(!disk.after_crash(&mut Nothing).exists(dir).unwrap());
     create_dir_durable(&disk, dir).unwrap();
-    assert_eq!(disk.ops(), ops, "nothing to do the second time");
+    assert!(disk.after_crash(&mut Nothing).exists(dir).unwrap());
+}
+
+#[test]
+fn further_up_a_directory_may_refuse_to_be_synced_but_not_where_a_name_was_made() {
+    let refused_at = |made: usize, refuses: &str, kind: ErrorKind| {
+        let mut synced = Vec::new();
+        let result = sync_way_up(Path::new("/a/b/c"), made, |parent| {
+            synced.push(parent.to_owned());
+            if parent == Path::new(refuses) { Err(kind.into()) } else { Ok(()) }
+        });
+        (result.map_err(|e| e.kind()), synced.len())
+    };
+    assert_eq!(refused_at(2, "/", ErrorKind::PermissionDenied), (Ok(()), 3));
+    assert_eq!(refused_at(1, "/a", ErrorKind::ReadOnlyFilesystem), (Ok(()), 3));
+    assert_eq!(refused_at(2, "/a", ErrorKind::PermissionDenied), (Err(ErrorKind::PermissionDenied), 2));
+    assert_eq!(refused_at(0, "/", ErrorKind::StorageFull), (Err(ErrorKind::StorageFull), 3));
 }
