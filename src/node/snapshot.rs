@@ -1,6 +1,6 @@
 //! From a tree to a snapshot on the disk, step by step while commits go on; and what may go once it is there.
 //!
-//! - N1: the tree is locked for one step at a time ([`STEP_BYTES`]), never while compressing or writing.
+//! - N1: the tree is locked for one chunk at a time ([`CHUNK_BYTES_DEFAULT`]), never while compressing or writing.
 //! - N2: a snapshot holds applied, hence durable and committed, state only, exact at its zxid (decision 0002).
 //! - N3: nothing is removed before the snapshot that covers it was read back and verified (rule R15).
 //! - N4: a failed snapshot costs nothing but the attempt; the log keeps what it would have covered.
@@ -12,15 +12,24 @@ use std::collections::BTreeSet;
 use parking_lot::RwLock;
 use thiserror::Error;
 
+use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::base::{WallMs, Zxid};
 use crate::storage::snapshot::{
-    HeldSnapshot, Retention, SnapshotError, SnapshotInfo, SnapshotMeta, SnapshotStore, SnapshotWriter,
-    VerifyReport, plan_retention,
+    CHUNK_RAW_BYTES_MAX, HeldSnapshot, Retention, SnapshotError, SnapshotInfo, SnapshotMeta, SnapshotStore,
+    SnapshotWriter, VerifyReport, plan_retention,
 };
 use crate::tree::{Image, Tree};
 
-/// Bytes of nodes encoded under one hold of the tree's lock: about 100 µs. One chunk of the file.
-pub const STEP_BYTES: usize = 64 << 10;
+/// Bytes of nodes encoded under one hold of the tree's lock, about 100 µs, unless configured: one chunk of the file.
+pub const CHUNK_BYTES_DEFAULT: usize = 64 << 10;
+
+/// Most that may be configured: writers wait for most of a millisecond then.
+pub const CHUNK_BYTES_MAX: usize = 512 << 10;
+
+const _: () = assert!(
+    CHUNK_BYTES_MAX + PAYLOAD_BYTES_MAX + (64 << 10) <= CHUNK_RAW_BYTES_MAX,
+    "a chunk that is nearly full takes the largest node along"
+);
 
 /// A tree that others use meanwhile: each access is short.
 pub trait SharedTree {
@@ -81,6 +90,8 @@ pub struct SnapshotOptions {
     pub created: WallMs,
     /// zstd level.
     pub level: i32,
+    /// About how long a chunk is made, and with it a hold of the tree's lock: [`CHUNK_BYTES_DEFAULT`], less in tests.
+    pub chunk_bytes: usize,
 }
 
 /// Why an attempt came to nothing.
@@ -103,6 +114,7 @@ fn first_place(report: &VerifyReport) -> String {
 pub struct SnapshotTask {
     image: Image,
     writer: SnapshotWriter,
+    chunk_bytes: usize,
     chunk: Vec<u8>,
 }
 
@@ -116,16 +128,20 @@ impl SnapshotTask {
         store: &SnapshotStore,
         options: &SnapshotOptions,
     ) -> Result<SnapshotTask, SnapshotFailed> {
+        let chunk_bytes = options.chunk_bytes;
+        assert!((1..=CHUNK_BYTES_MAX).contains(&chunk_bytes), "a chunk fits into its limits");
         let image = tree.write(Tree::begin_image);
         let meta = SnapshotMeta {
             zxid: image.zxid(),
             node_id: options.node_id,
             created: options.created,
-            chunk_bytes_target: STEP_BYTES as u32,
+            chunk_bytes_target: chunk_bytes as u32,
             level: options.level,
         };
         match store.create(meta) {
-            Ok(writer) => Ok(SnapshotTask { image, writer, chunk: Vec::with_capacity(2 * STEP_BYTES) }),
+            Ok(writer) => {
+                Ok(SnapshotTask { image, writer, chunk_bytes, chunk: Vec::with_capacity(2 * chunk_bytes) })
+            }
             Err(error) => {
                 tree.write(|tree| tree.end_image(image));
                 Err(error.into())
@@ -139,15 +155,14 @@ impl SnapshotTask {
         self.image.zxid()
     }
 
-    /// Encodes about `bytes_target` bytes under the lock ([`STEP_BYTES`], less in tests) and writes them behind it; false when
-    /// there was nothing left.
+    /// Encodes a chunk under the lock and writes it behind it; false when there was nothing left.
     ///
     /// # Errors
     /// The caller aborts.
-    pub fn step(&mut self, tree: &impl SharedTree, bytes_target: usize) -> Result<bool, SnapshotFailed> {
+    pub fn step(&mut self, tree: &impl SharedTree) -> Result<bool, SnapshotFailed> {
         self.chunk.clear();
-        let SnapshotTask { image, chunk, .. } = self;
-        let kind = tree.read(|tree| tree.image_chunk(image, chunk, bytes_target));
+        let SnapshotTask { image, chunk, chunk_bytes, .. } = self;
+        let kind = tree.read(|tree| tree.image_chunk(image, chunk, *chunk_bytes));
         let Some(kind) = kind else { return Ok(false) };
         self.writer.chunk(kind as u16, &self.chunk)?;
         Ok(true)

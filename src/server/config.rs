@@ -156,7 +156,7 @@ pub struct SnapshotConfig {
     pub every_log_bytes: Option<u64>,
     /// zstd level, 1 to 19.
     pub zstd_level: i32,
-    /// Bytes of a chunk before compression.
+    /// Bytes of a chunk before compression; the tree is held while one is encoded.
     pub chunk_bytes: usize,
     /// `None` keeps everything.
     pub retention: Option<Retention>,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::base::Zxid;
-use crate::node::snapshot::{STEP_BYTES, retire};
+use crate::node::snapshot::retire;
 use crate::node::{SnapshotFailed, SnapshotOptions, SnapshotTask};
 use crate::server::Shared;
 use crate::storage::log::Group;
@@ -164,11 +164,12 @@ fn take(shared: &Shared, store: &SnapshotStore) -> Result<Option<SnapshotInfo>, 
         node_id: shared.node_id,
         created: shared.wall_now(),
         level: shared.config.snapshot.zstd_level,
+        chunk_bytes: shared.config.snapshot.chunk_bytes,
     };
     let mut task = SnapshotTask::begin(&shared.tree, store, &options)?;
     shared.snapshots.began();
     loop {
-        match task.step(&shared.tree, STEP_BYTES) {
+        match task.step(&shared.tree) {
             Ok(true) if shared.is_stopped() => {
                 task.abort(&shared.tree);
                 return Ok(None);

@@ -6,7 +6,7 @@ use parking_lot::RwLock;
 
 use super::*;
 use crate::base::{ConnId, WallMs};
-use crate::node::snapshot::{STEP_BYTES, SnapshotOptions, SnapshotTask};
+use crate::node::snapshot::{CHUNK_BYTES_DEFAULT, SnapshotOptions, SnapshotTask};
 use crate::node::{AuthIds, Prepare, PrepareOptions, WriteRequest};
 use crate::session::Tracker;
 use crate::storage::log::{Group, RecordKind};
@@ -62,9 +62,10 @@ fn commit(node: &mut RecoveredNode, count: u64) {
 /// A snapshot of the tree as it is.
 fn snapshot(node: &mut RecoveredNode) -> Zxid {
     let tree = RwLock::new(std::mem::replace(&mut node.tree, Tree::new(TreeOptions::default())));
-    let options = SnapshotOptions { node_id: node.dir.superblock().node_id, created: WallMs(1), level: 1 };
+    let node_id = node.dir.superblock().node_id;
+    let options = SnapshotOptions { node_id, created: WallMs(1), level: 1, chunk_bytes: CHUNK_BYTES_DEFAULT };
     let mut task = SnapshotTask::begin(&tree, &node.snapshots, &options).expect("room");
-    while task.step(&tree, STEP_BYTES).expect("room") {}
+    while task.step(&tree).expect("room") {}
     let info = task.finish(&tree, &node.snapshots).expect("a sound disk");
     node.tree = tree.into_inner();
     info.zxid
@@ -144,7 +145,7 @@ fn a_snapshot_that_is_not_what_its_trailer_says_is_passed_over() {
     };
     let mut writer = node.snapshots.create(meta).expect("room");
     let mut chunk = Vec::new();
-    while let Some(kind) = tree.read().image_chunk(&mut image, &mut chunk, STEP_BYTES) {
+    while let Some(kind) = tree.read().image_chunk(&mut image, &mut chunk, CHUNK_BYTES_DEFAULT) {
         writer.chunk(kind as u16, &chunk).expect("room");
         chunk.clear();
     }

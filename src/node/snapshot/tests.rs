@@ -3,10 +3,13 @@ use std::sync::Arc;
 
 use super::*;
 use crate::testing::sim_disk::{Fault, OpKind, SimDisk};
-use crate::tree::TreeOptions;
+use crate::tree::{Fired, TreeOptions};
+use crate::wire::AclVec;
+use crate::wire::txn::{CreateTxn, Lifetime, Proposal, Txn, TxnHeader, kind};
 
 const DIR: &str = "/data";
-const OPTIONS: SnapshotOptions = SnapshotOptions { node_id: 1, created: WallMs(1), level: 1 };
+const OPTIONS: SnapshotOptions =
+    SnapshotOptions { node_id: 1, created: WallMs(1), level: 1, chunk_bytes: CHUNK_BYTES_DEFAULT };
 const KEEP_ONE: Retention = Retention { count_min: 1, count_max: 1, age_max: None };
 
 fn store(disk: &SimDisk) -> SnapshotStore {
@@ -19,7 +22,7 @@ fn tree() -> RwLock<Tree> {
 
 fn take(tree: &RwLock<Tree>, store: &SnapshotStore) -> Result<SnapshotInfo, SnapshotFailed> {
     let mut task = SnapshotTask::begin(tree, store, &OPTIONS)?;
-    while task.step(tree, STEP_BYTES)? {}
+    while task.step(tree)? {}
     task.finish(tree, store)
 }
 
@@ -48,7 +51,7 @@ fn n3_a_snapshot_that_does_not_read_back_is_none() {
     let (disk, tree) = (SimDisk::new(1), tree());
     let store = store(&disk);
     let mut task = SnapshotTask::begin(&tree, &store, &OPTIONS).expect("room");
-    while task.step(&tree, STEP_BYTES).expect("room") {}
+    while task.step(&tree).expect("room") {}
     disk.fail_nth(OpKind::Write, disk.count(OpKind::Write), Fault::LostWrite);
     let failed = task.finish(&tree, &store).unwrap_err();
     assert!(matches!(failed, SnapshotFailed::ReadBack(_)), "{failed}");
@@ -83,4 +86,27 @@ fn n3_nothing_goes_for_a_snapshot_that_was_never_read_back_whole() {
     let retired = retire(&store, &KEEP_ONE, &mut verified, WallMs(3)).expect("sound");
     assert_eq!(retired, Retired { removed: vec![good], purge_below: Some(Zxid(10)) });
     assert_eq!(verified, BTreeSet::from([Zxid(9)]));
+}
+
+#[test]
+fn chunks_are_as_long_as_they_are_asked_to_be() {
+    let chunks_of = |chunk_bytes: usize| {
+        let (disk, tree) = (SimDisk::new(1), tree());
+        let store = store(&disk);
+        for zxid in 1..=100 {
+            let path = format!("/n{zxid}");
+            let (data, acl) = (Some(&[7; 1_000][..]), AclVec::NULL);
+            let create =
+                CreateTxn { path: &path, data, acl, lifetime: Lifetime::Persistent, parent_cversion: -1 };
+            let header = TxnHeader { zxid, kind: kind::CREATE, ..TxnHeader::default() };
+            let proposal = Proposal { header, txn: Txn::Create(create), digest: None };
+            tree.write().apply(&proposal, &mut Fired::new());
+        }
+        let mut task =
+            SnapshotTask::begin(&tree, &store, &SnapshotOptions { chunk_bytes, ..OPTIONS }).unwrap();
+        while task.step(&tree).expect("room") {}
+        task.finish(&tree, &store).expect("a sound disk").chunk_count
+    };
+    let (short, long) = (chunks_of(4_096), chunks_of(65_536));
+    assert!(long + 20 <= short, "100 KB in chunks of 4 KiB and of 64 KiB: {short} and {long}");
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::ServerId;
 use crate::base::limits::FRAME_BYTES_MAX_DEFAULT;
+use crate::node::snapshot::CHUNK_BYTES_DEFAULT;
 
 use super::super::fourletter::Whitelist;
 use super::problem::{ConfigError, Origin};
@@ -307,7 +308,7 @@ fn snapshot(s: &mut Settings) -> SnapshotConfig {
         every_txns: s.int("snapCount", 100_000).unsigned_abs(),
         every_log_bytes: u64::try_from(kib).ok().filter(|kib| *kib > 0).map(|kib| kib << 10),
         zstd_level: s.int("zabra.snapshot.zstdLevel", 1) as i32,
-        chunk_bytes: s.int("zabra.snapshot.chunkBytes", 1 << 20).unsigned_abs() as usize,
+        chunk_bytes: s.int("zabra.snapshot.chunkBytes", CHUNK_BYTES_DEFAULT as i64).unsigned_abs() as usize,
         retention: retention(s),
     }
 }

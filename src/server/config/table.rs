@@ -7,6 +7,7 @@
 //! `src/docs/compatibility.md` lists the same keys; a test compares the two.
 
 use super::value::Shape;
+use crate::node::snapshot::CHUNK_BYTES_MAX;
 
 /// Where ZooKeeper itself takes a key from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -441,7 +442,7 @@ pub(crate) const KEYS: &[Key] = &[
         Int(super::LOG_SEGMENT_BYTES_MIN as i64, super::LOG_SEGMENT_BYTES_MAX as i64, "bytes"),
     ),
     honoured(Zabra, "zabra.snapshot.zstdLevel", Int(1, 19, "zstd level")),
-    honoured(Zabra, "zabra.snapshot.chunkBytes", Int(4_096, 16 << 20, "bytes")),
+    honoured(Zabra, "zabra.snapshot.chunkBytes", Int(4_096, CHUNK_BYTES_MAX as i64, "bytes")),
     honoured(Zabra, "zabra.snapshot.retainAge", Interval),
     honoured(Zabra, "zabra.limits.handshakeBytes", Int(64, 1 << 20, "bytes")),
     honoured(Zabra, "zabra.limits.requestsPerConnection", Int(1, I32, "requests")),

@@ -243,7 +243,7 @@ fn every_honoured_key_changes_the_configuration() {
             "skipACL" => "yes",
             "zabra.log.segmentBytes" => "8388608",
             "zabra.limits.inflightBytes" | "zabra.limits.outboxBytesPerConnection" => "8388608",
-            "zabra.snapshot.chunkBytes" => "65536",
+            "zabra.snapshot.chunkBytes" => "8192",
             "zabra.limits.handshakeBytes" => "128",
             "zabra.snapshot.zstdLevel" => "9",
             _ => sample(key),

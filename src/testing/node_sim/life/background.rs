@@ -20,8 +20,7 @@ impl Life {
 
     pub(super) fn snapshot_step(&mut self, sim: &mut Sim) {
         let Some(mut task) = self.task.take() else { return self.snapshot_begin(sim) };
-        let bytes_target = 1 + sim.rng.below(1_500) as usize;
-        match task.step(&self.tree, bytes_target) {
+        match task.step(&self.tree) {
             Ok(true) => self.task = Some(task),
             Ok(false) => match task.finish(&self.tree, &self.snapshots) {
                 Ok(info) => self.snapshot_taken(sim, &info),
@@ -40,11 +39,9 @@ impl Life {
         }
         let node_id = self.dir.superblock().node_id;
         let created = WallMs(1_000_000 + sim.trace.len() as i64);
-        match SnapshotTask::begin(
-            &self.tree,
-            &self.snapshots,
-            &SnapshotOptions { node_id, created, level: 1 },
-        ) {
+        let chunk_bytes = 1 + sim.rng.below(1_500) as usize;
+        let options = SnapshotOptions { node_id, created, level: 1, chunk_bytes };
+        match SnapshotTask::begin(&self.tree, &self.snapshots, &options) {
             Ok(task) => {
                 sim.note(format!("snapshot begun at {}", task.zxid()));
                 self.task = Some(task);
