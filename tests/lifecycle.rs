@@ -332,6 +332,31 @@ fn a_damaged_snapshot_is_passed_over_for_the_one_before() {
 }
 
 #[test]
+fn old_snapshots_go_by_the_clock_too() {
+    let keep_all = options().config("snapCount", "20").config("autopurge.purgeInterval", "0");
+    let mut server = Server::start(&Kind::Zabra, &keep_all);
+    for round in 1..=4 {
+        let (mut conn, _) = connect(server.address(), 30_000);
+        for n in 0..30 {
+            // More log than a snapshot takes, for else there is none.
+            assert_eq!(conn.create(&format!("/r{round}n{n}"), &[7; 1_000], 0), Ok(err::OK));
+        }
+        wait_until("a snapshot", || (files(&server, "snapshot.").len() >= round).then_some(()));
+        assert_eq!(server.terminate(), Some(0));
+        if round < 4 {
+            server.start_again();
+        }
+    }
+    server.configure("autopurge.purgeInterval", "1s");
+    server.configure("snapCount", "1000000");
+    server.start_again();
+    wait_until("removal without a new snapshot", || (files(&server, "snapshot.").len() == 3).then_some(()));
+    assert_eq!(server.terminate(), Some(0));
+    let (code, said) = verify("snapshot", &server.data_dir());
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
 fn sigterm_while_a_snapshot_is_taken() {
     let options = options()
         .property("snapCount", "1000")

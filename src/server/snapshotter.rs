@@ -1,4 +1,4 @@
-//! When snapshots are taken, and the thread that takes them. How, is `node::snapshot`'s business.
+//! When snapshots are taken and old ones removed, and the thread that does both. How, is `node::snapshot`'s business.
 //!
 //! - N1: commits go on while a snapshot is taken.
 //! - N2: snapshots never cost more than the log itself.
@@ -33,6 +33,17 @@ struct State {
     stopped: bool,
     purge_below: Option<Zxid>,
     not_before: Option<Instant>,
+    /// When the next round of removal begins; `None`: nothing is ever removed.
+    removal_at: Option<Instant>,
+}
+
+/// What the thread has to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    /// Take a snapshot.
+    Take,
+    /// Remove what has become too old since the last round.
+    Remove,
 }
 
 /// When a snapshot is due.
@@ -42,6 +53,8 @@ pub(crate) struct SnapshotPolicy {
     pub(crate) txns_min: u64,
     /// `snapSizeLimitInKb`, in bytes.
     pub(crate) log_bytes_max: u64,
+    /// `autopurge.purgeInterval`: time between two rounds of removal, the one behind each snapshot counted; `None`: no round at all.
+    pub(crate) removal_interval: Option<Duration>,
 }
 
 /// Counts what would have to be replayed, and says when that is enough for a snapshot.
@@ -61,7 +74,9 @@ impl Snapshots {
         last_snapshot_bytes: u64,
     ) -> Snapshots {
         let state = State { txns, log_bytes, last_snapshot_bytes, ..State::default() };
-        Snapshots { policy, state: Mutex::new(state), due: Condvar::new() }
+        let snapshots = Snapshots { policy, state: Mutex::new(state), due: Condvar::new() };
+        snapshots.removed();
+        snapshots
     }
 
     /// A group was applied.
@@ -93,19 +108,34 @@ impl Snapshots {
         self.state.lock().purge_below.take()
     }
 
-    /// Waits for the next snapshot to be due; false when the server stops.
-    fn wait(&self) -> bool {
+    /// Waits until there is something to do; `None` when the server stops.
+    fn wait(&self) -> Option<Work> {
         let mut state = self.state.lock();
         loop {
             if state.stopped {
-                return false;
+                return None;
             }
-            if self.is_due(&state) {
-                return true;
+            if let Some(work) = self.work(&state, Instant::now()) {
+                return Some(work);
             }
-            // With a time limit, for `not_before` passes without anybody saying so.
+            // With a time limit, for `not_before` and `removal_at` pass without anybody saying so.
             self.due.wait_for(&mut state, Duration::from_secs(1));
         }
+    }
+
+    /// A snapshot goes first: a round of removal follows it anyway.
+    fn work(&self, state: &State, now: Instant) -> Option<Work> {
+        if self.is_due(state) {
+            return Some(Work::Take);
+        }
+        state.removal_at.is_some_and(|at| now >= at).then_some(Work::Remove)
+    }
+
+    /// A round of removal is over, whatever it came to.
+    fn removed(&self) {
+        // An interval that no clock reaches is none.
+        let at = self.policy.removal_interval.and_then(|interval| Instant::now().checked_add(interval));
+        self.state.lock().removal_at = at;
     }
 
     fn began(&self) {
@@ -135,27 +165,40 @@ pub(crate) fn run(shared: &Arc<Shared>, store: &SnapshotStore) {
     // The commit path must not wait for a core that compresses. A process that may not change its niceness is no worse off.
     let _ = rustix::process::nice(10);
     let mut verified = BTreeSet::new();
-    while shared.snapshots.wait() {
-        let started = Instant::now();
-        match take(shared, store) {
-            Ok(Some(info)) => {
-                shared.snapshots.ended(Some(info.file_bytes));
-                let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-                shared.stats.snapshot_us.add(us);
-                tracing::info!(zxid = %info.zxid, bytes = info.file_bytes, us, "snapshot taken");
-                verified.insert(info.zxid);
-                if let Err(error) = retire_old(shared, store, &mut verified) {
-                    tracing::warn!(%error, "old snapshots stay for now");
-                }
-            }
-            Ok(None) => return,
-            Err(error) => {
-                shared.snapshots.ended(None);
-                shared.stats.snapshot_errors.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(%error, "no snapshot taken; the log keeps everything, next attempt in {RETRY:?}");
-            }
+    while let Some(work) = shared.snapshots.wait() {
+        if work == Work::Take {
+            match take_one(shared, store) {
+                Ok(Some(zxid)) => verified.insert(zxid),
+                Ok(None) => return,
+                Err(_) => continue,
+            };
+        }
+        if let Err(error) = retire_old(shared, store, &mut verified) {
+            tracing::warn!(%error, "old snapshots stay for now");
+        }
+        shared.snapshots.removed();
+    }
+}
+
+/// One attempt, counted and reported: the new snapshot, which was read back; `None` when the server stops meanwhile.
+fn take_one(shared: &Shared, store: &SnapshotStore) -> Result<Option<Zxid>, SnapshotFailed> {
+    let started = Instant::now();
+    let taken = take(shared, store);
+    match &taken {
+        Ok(Some(info)) => {
+            shared.snapshots.ended(Some(info.file_bytes));
+            let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            shared.stats.snapshot_us.add(us);
+            tracing::info!(zxid = %info.zxid, bytes = info.file_bytes, us, "snapshot taken");
+        }
+        Ok(None) => {}
+        Err(error) => {
+            shared.snapshots.ended(None);
+            shared.stats.snapshot_errors.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(%error, "no snapshot taken; the log keeps everything, next attempt in {RETRY:?}");
         }
     }
+    Ok(taken?.map(|info| info.zxid))
 }
 
 /// Takes one snapshot; `None` when the server stops meanwhile.
@@ -207,7 +250,8 @@ mod tests {
     use super::*;
 
     fn snapshots(txns_min: u64, log_bytes_max: u64, txns: u64, log_bytes: u64, last: u64) -> Snapshots {
-        Snapshots::new(SnapshotPolicy { txns_min, log_bytes_max }, txns, log_bytes, last)
+        let policy = SnapshotPolicy { txns_min, log_bytes_max, removal_interval: None };
+        Snapshots::new(policy, txns, log_bytes, last)
     }
 
     fn due(snapshots: &Snapshots) -> bool {
@@ -234,5 +278,25 @@ mod tests {
         assert!(!due(&snapshots));
         snapshots.state.lock().not_before = Some(Instant::now());
         assert!(due(&snapshots));
+    }
+
+    #[test]
+    fn a_round_of_removal_is_due_by_the_clock_but_a_snapshot_goes_first() {
+        let interval = Duration::from_secs(3_600);
+        let policy = SnapshotPolicy { txns_min: 1, log_bytes_max: 1 << 30, removal_interval: Some(interval) };
+        let work = |snapshots: &Snapshots, later: Duration| {
+            snapshots.work(&snapshots.state.lock(), Instant::now() + later)
+        };
+        let idle = Snapshots::new(policy, 0, 0, 0);
+        assert_eq!(work(&idle, Duration::ZERO), None);
+        assert_eq!(work(&idle, interval), Some(Work::Remove));
+        idle.state.lock().removal_at = Some(Instant::now());
+        assert_eq!(work(&idle, Duration::ZERO), Some(Work::Remove));
+        idle.removed();
+        assert_eq!(work(&idle, Duration::ZERO), None, "the next round is an interval away");
+        assert_eq!(work(&Snapshots::new(policy, 1, 1, 0), interval), Some(Work::Take));
+        assert_eq!(work(&snapshots(1, 1 << 30, 0, 0, 0), interval), None, "removal is off");
+        let never = SnapshotPolicy { removal_interval: Some(Duration::from_millis(u64::MAX)), ..policy };
+        assert_eq!(work(&Snapshots::new(never, 0, 0, 0), interval), None);
     }
 }

@@ -174,6 +174,12 @@ impl Server {
         String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
 
+    /// Changes a line of `zoo.cfg` for the next start.
+    pub(crate) fn configure(&mut self, key: &str, value: &str) {
+        self.options = std::mem::take(&mut self.options).config(key, value);
+        self.write_config();
+    }
+
     /// Starts again on the same directory and port.
     pub(crate) fn start_again(&mut self) {
         assert!(self.child.is_none(), "stop or kill it first");
