@@ -21,6 +21,7 @@ mod report;
 mod schedule;
 mod session;
 mod stats;
+mod stop;
 mod template;
 mod tree;
 mod worker;
@@ -138,7 +139,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
         return floor::serve(&floor);
     }
     let plan = Plan::from_args(&args)?;
-    let stop = measure::stop_on_interrupt()?;
+    let stop = stop::on_interrupt()?;
     let server = if plan.hosts.is_empty() { None } else { Some(measure::against_server(&plan, &stop)?) };
     let floor = match args.compare_floor {
         Some(mode) => Some(measure::against_floor(&plan, mode, &args.floor_dir, &stop)?),

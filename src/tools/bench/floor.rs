@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use anyhow::Context;
 
 use super::FloorArgs;
-use super::measure::stop_on_interrupt;
+use super::stop;
 use journal::{Group, Journal};
 
 /// How written requests reach the disk before they are answered.
@@ -130,7 +130,7 @@ pub(super) fn serve(args: &FloorArgs) -> anyhow::Result<()> {
         data_bytes: 100,
         children: args.children,
     };
-    let stop = stop_on_interrupt()?;
+    let stop = stop::on_interrupt()?;
     let floor = Floor::start(&options)?;
     eprintln!("floor: listening on {}, flush {:?}", floor.addr(), args.flush);
     while !stop.is_set() && !floor.stop.load(Ordering::Relaxed) {

@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use super::conn::Clock;
 use super::floor::{Floor, FloorOptions, FlushMode};
 use super::plan::Plan;
 use super::stats::{Gap, Totals, Window, WriteClock};
+use super::stop::Stop;
 use super::template::Templates;
 use super::tree;
 use super::worker::{self, Go, Shared};
@@ -23,51 +23,6 @@ use super::worker::{self, Go, Shared};
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// From the word to start until the first request, ns: every thread has heard by then.
 const START_NS: u64 = 5_000_000;
-
-/// Interrupts so far: the first ends the load, the second the cleaning up.
-#[derive(Debug, Default)]
-pub(super) struct Stop {
-    interrupts: AtomicUsize,
-}
-
-impl Stop {
-    /// True once the load should end.
-    pub(super) fn is_set(&self) -> bool {
-        self.interrupts.load(Ordering::Relaxed) > 0
-    }
-
-    /// True once everything should end.
-    pub(super) fn is_urgent(&self) -> bool {
-        self.interrupts.load(Ordering::Relaxed) > 1
-    }
-
-    /// Counts an interrupt.
-    pub(super) fn interrupt(&self) {
-        self.interrupts.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Counts SIGINT and SIGTERM from here on, on a thread of its own that lives as long as the process.
-pub(super) fn stop_on_interrupt() -> anyhow::Result<Arc<Stop>> {
-    let stop = Arc::new(Stop::default());
-    let counted = Arc::clone(&stop);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listen = async move {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        loop {
-            tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
-            counted.interrupt();
-        }
-        #[allow(unreachable_code)] // gives the block its error type
-        std::io::Result::Ok(())
-    };
-    std::thread::Builder::new()
-        .name("bench-signals".into())
-        .spawn(move || runtime.block_on(listen))
-        .context("cannot start a thread")?;
-    Ok(stop)
-}
 
 /// What a run found.
 #[derive(Debug)]

@@ -9,10 +9,11 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::floor::{Floor, FloorOptions, FlushMode};
-use super::measure::{self, Measured, Stop};
+use super::measure::{self, Measured};
 use super::plan::{Plan, tests::args};
 use super::report::Report;
 use super::stats::Failure;
+use super::stop::Stop;
 use super::workload::Workload;
 use crate::base::Zxid;
 use crate::wire::{ErrorCode, Stat, reply};

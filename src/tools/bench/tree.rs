@@ -6,8 +6,8 @@ use anyhow::{Context, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::client::{Client, code_name};
-use super::measure::Stop;
 use super::plan::Plan;
+use super::stop::Stop;
 use super::template::{data, dir_path, leaf_path, put_create_tail};
 use super::workload::{Workload, dir};
 use crate::wire::jute::{PutJute, Reader};

@@ -14,10 +14,10 @@ use rustix::event::epoll;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use super::conn::{Clock, Conn, Ctx, hung_up};
-use super::measure::Stop;
 use super::plan::Plan;
 use super::schedule::Schedule;
 use super::stats::{Failure, Recorder, TIMELINE_NS, Totals, Window, WriteClock};
+use super::stop::Stop;
 use super::template::Templates;
 
 /// How often connections are looked after, ns.
