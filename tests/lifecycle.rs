@@ -46,13 +46,16 @@ fn verify(what: &str, path: &Path) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }
 
-/// What the last of `starts` starts said once it was ready. Each says so once.
+/// What the last of `starts` starts said once it was ready. Each says so once, a moment after it serves.
 fn ready_line(server: &Server, starts: usize) -> String {
     let head = format!("zabra {} ready: ", env!("CARGO_PKG_VERSION"));
-    let log = server.whole_log();
-    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with(&head)).collect();
-    assert_eq!(lines.len(), starts, "{lines:#?}");
-    lines[starts - 1].to_owned()
+    wait_until("the ready line", || {
+        let log = server.whole_log();
+        let lines: Vec<&str> = log.split_inclusive('\n').filter(|line| line.starts_with(&head)).collect();
+        assert!(lines.len() <= starts, "one a start: {lines:#?}");
+        let last = (lines.len() == starts).then(|| lines[starts - 1])?;
+        last.strip_suffix('\n').map(str::to_owned)
+    })
 }
 
 fn content(name: &str) -> Vec<u8> {

@@ -96,11 +96,11 @@ fn say_ready(server: &Server, data_dir: &str) {
     let Recovered { zxid, nodes, snapshot, replayed, bytes_cut, took } = server.recovered();
     let snapshot = snapshot.map_or("no snapshot".to_owned(), |zxid| format!("snapshot {zxid}"));
     let cut = if *bytes_cut > 0 { format!(", {bytes_cut} unacknowledged bytes cut") } else { String::new() };
-    // Not through the log: it must be there whatever the log level.
-    let _ = writeln!(
-        std::io::stderr(),
-        "zabra {} ready: clients on {}, data in {data_dir}, zxid {zxid}, {nodes} nodes ({snapshot} + {replayed} transactions{cut}) in {took:.1?}",
+    let line = format!(
+        "zabra {} ready: clients on {}, data in {data_dir}, zxid {zxid}, {nodes} nodes ({snapshot} + {replayed} transactions{cut}) in {took:.1?}\n",
         env!("CARGO_PKG_VERSION"),
         server.address(),
     );
+    // Not through the log: it must be there whatever the log level. In one piece: nobody reads half of it, and no other line gets into it.
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
