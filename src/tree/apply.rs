@@ -206,10 +206,10 @@ impl Tree {
     }
 
     fn remove_below(&mut self, top: u32, top_path: &str) {
-        while self.slab.get(top).first_child != NIL {
-            let mut slot = self.slab.get(top).first_child;
-            while self.slab.get(slot).first_child != NIL {
-                slot = self.slab.get(slot).first_child;
+        while self.slab.get(top).family != NIL {
+            let mut slot = self.first_child(top);
+            while self.slab.get(slot).family != NIL {
+                slot = self.first_child(slot);
             }
             let path = self.path_of(slot);
             debug_assert!(path.starts_with(top_path));
@@ -225,6 +225,8 @@ impl Tree {
         assert!(slot != ROOT, "the root stays");
         self.keep_preimage(slot);
         self.index.remove(&self.slab, slot);
+        let (parent, data_len) = (self.slab.get(slot).parent, self.slab.get(slot).data_len());
+        self.count_below(parent, -1, -(data_len as i64));
         self.unlink(slot);
         let node = self.slab.remove(slot);
         assert_eq!(node.child_count, 0, "{path} has no children");
@@ -276,6 +278,9 @@ impl Tree {
         });
         let grown = len as i64 - old_len as i64;
         self.data_bytes = self.data_bytes.wrapping_add_signed(grown);
+        if grown != 0 {
+            self.count_below(self.slab.get(slot).parent, 0, grown);
+        }
         grown
     }
 

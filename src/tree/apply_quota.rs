@@ -61,17 +61,14 @@ impl Tree {
         self.write_stats(root, slot, &stats);
     }
 
-    /// A stats node has come to be: counts what is at and below its root, afresh.
+    /// A stats node has come to be: says what is at and below its root, which the tree has counted all along.
     fn quota_recount(&mut self, root: &str) {
         let Some(slot) = self.quota_node(root, STATS) else { return };
         let (mut count, mut bytes) = (0, 0);
         if let Some(top) = self.slot_of(root) {
-            count = 1;
-            bytes = self.slab.get(top).data_len() as i64;
-            self.walk(top, |_, node| {
-                count += 1;
-                bytes += node.data_len() as i64;
-            });
+            let below = self.below(top);
+            count = 1 + u64::from(below.0);
+            bytes = self.slab.get(top).data_len() as u64 + below.1;
         }
         let stats = format!("count={count},bytes={bytes}");
         self.write_stats(root, slot, stats.as_bytes());

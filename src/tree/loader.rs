@@ -330,14 +330,14 @@ impl Finish {
 
     /// Walks down from the root with the path's CRC and length in hand: whatever is not reached hangs on a cycle.
     fn check_contents(&mut self, nodes: u64) -> Result<(), ImageError> {
-        let mut above =
-            vec![Above { next: self.tree.slab.get(ROOT).first_child, crc: 0, len: 0, counts: true }];
+        let mut above = vec![Above::of(&self.tree, ROOT, 0, 0, true)];
         self.check_node(ROOT, 0, 1, true)?;
         let mut reached = 1;
         while let Some(parent) = above.last_mut() {
             let slot = parent.next;
             if slot == NIL {
-                above.pop();
+                let done = above.pop().expect("there is a last one");
+                self.count_below(&done, above.last_mut());
                 continue;
             }
             let node = self.tree.slab.get(slot);
@@ -347,13 +347,28 @@ impl Finish {
             // Below the root, `/zookeeper` is the first whose children do not count.
             let counts = parent.counts;
             let counts_below = counts && !(node.parent == ROOT && node.name() == b"zookeeper");
-            if node.first_child != NIL {
-                above.push(Above { next: node.first_child, crc, len, counts: counts_below });
+            parent.nodes += 1;
+            parent.bytes += node.data_len() as u64;
+            if node.family != NIL {
+                above.push(Above::of(&self.tree, slot, crc, len, counts_below));
             }
             self.check_node(slot, crc, len, counts)?;
             reached += 1;
         }
         count("nodes below the root", nodes, reached)
+    }
+
+    /// All below a node is seen: counts it there and one above.
+    fn count_below(&mut self, done: &Above, parent: Option<&mut Above>) {
+        let family = self.tree.slab.get(done.slot).family;
+        if family != NIL {
+            let family = self.tree.families.get_mut(family);
+            (family.nodes, family.bytes) = (done.nodes, done.bytes);
+        }
+        if let Some(parent) = parent {
+            parent.nodes += done.nodes;
+            parent.bytes += done.bytes;
+        }
     }
 
     fn check_node(
@@ -394,6 +409,7 @@ impl Finish {
 
 /// An ancestor of the node being looked at.
 struct Above {
+    slot: u32,
     /// Its next child to be looked at.
     next: u32,
     /// CRC and length of its path; the root's path is empty here.
@@ -401,6 +417,15 @@ struct Above {
     len: usize,
     /// Do its children count in the digest?
     counts: bool,
+    /// Nodes below it seen so far, and the bytes of their data.
+    nodes: u32,
+    bytes: u64,
+}
+
+impl Above {
+    fn of(tree: &Tree, slot: u32, crc: u32, len: usize, counts: bool) -> Above {
+        Above { slot, next: tree.first_child(slot), crc, len, counts, nodes: 0, bytes: 0 }
+    }
 }
 
 fn read_header(bytes: &[u8]) -> Result<Header, ImageError> {

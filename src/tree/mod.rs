@@ -13,6 +13,7 @@ mod acls;
 mod apply;
 mod apply_quota;
 pub mod digest;
+mod families;
 mod fired;
 mod image;
 mod index;
@@ -41,6 +42,7 @@ pub use watch::{WatchKind, WatchLimit, WatchLimits, WatchMode, WatchSummary};
 use crate::base::{SessionId, WallMs, Zxid};
 use crate::wire::{Acl, AclVec, Stat, StatPersisted, perms};
 use acls::Acls;
+use families::Families;
 use index::Index;
 use node::Node;
 use owners::Owners;
@@ -115,6 +117,7 @@ pub struct TreeCounts {
 pub struct Tree {
     options: TreeOptions,
     slab: Slab,
+    families: Families,
     index: Index,
     acls: Acls,
     owners: Owners,
@@ -160,6 +163,7 @@ impl Tree {
         Tree {
             options,
             slab,
+            families: Families::default(),
             index: Index::new(seed, count),
             acls: Acls::new(seed),
             owners: Owners::new(seed),
@@ -184,7 +188,8 @@ impl Tree {
 
     /// Puts a node into the slab, the index, its parent's list, its owner's set, the counters and the digest.
     fn add_node(&mut self, parent: u32, path: &str, node: Node) -> u32 {
-        self.data_bytes += (path.len() + node.data_len()) as u64;
+        let data_len = node.data_len();
+        self.data_bytes += (path.len() + data_len) as u64;
         if digest::counts(path) {
             self.digest = self.digest.wrapping_add(u64::from(node.digest()));
         }
@@ -196,16 +201,22 @@ impl Tree {
             let added = self.index.insert(&self.slab, slot);
             assert!(added, "no two children have one name");
             self.link(parent, slot);
+            self.count_below(parent, 1, data_len as i64);
         }
         self.owners.add(slot, owner);
         slot
     }
 
-    /// Puts `slot` first into the list of `parent`'s children.
+    /// Puts `slot` first into the list of `parent`'s children. It is not counted yet ([`Tree::count_below`]).
     fn link(&mut self, parent: u32, slot: u32) {
         let parent = self.slab.get_mut(parent);
-        let first = std::mem::replace(&mut parent.first_child, slot);
         parent.child_count += 1;
+        let first = if parent.family == NIL {
+            parent.family = self.families.add(slot);
+            NIL
+        } else {
+            std::mem::replace(&mut self.families.get_mut(parent.family).first_child, slot)
+        };
         let node = self.slab.get_mut(slot);
         (node.prev, node.next) = (NIL, first);
         if first != NIL {
@@ -213,7 +224,7 @@ impl Tree {
         }
     }
 
-    /// Takes `slot` out of the list of its parent's children.
+    /// Takes `slot`, which is not counted any more, out of the list of its parent's children.
     fn unlink(&mut self, slot: u32) {
         let node = self.slab.get(slot);
         let (parent, prev, next) = (node.parent, node.prev, node.next);
@@ -223,10 +234,43 @@ impl Tree {
         let parent = self.slab.get_mut(parent);
         assert!(parent.child_count > 0, "slot {slot} is a child");
         parent.child_count -= 1;
-        if prev == NIL {
-            parent.first_child = next;
+        if parent.child_count == 0 {
+            self.families.remove(std::mem::replace(&mut parent.family, NIL));
+        } else if prev == NIL {
+            self.families.get_mut(parent.family).first_child = next;
         } else {
             self.slab.get_mut(prev).next = next;
+        }
+    }
+
+    /// Counts what came or went below `top`, there and at every ancestor.
+    fn count_below(&mut self, top: u32, nodes: i32, bytes: i64) {
+        let mut at = top;
+        while at != NIL {
+            let node = self.slab.get(at);
+            let family = self.families.get_mut(node.family);
+            family.nodes = family.nodes.checked_add_signed(nodes).expect("nodes are counted once");
+            family.bytes = family.bytes.checked_add_signed(bytes).expect("bytes are counted once");
+            at = node.parent;
+        }
+    }
+
+    /// Nodes below `slot`, and the bytes of their data.
+    fn below(&self, slot: u32) -> (u32, u64) {
+        match self.slab.get(slot).family {
+            NIL => (0, 0),
+            family => {
+                let family = self.families.get(family);
+                (family.nodes, family.bytes)
+            }
+        }
+    }
+
+    /// The head of the list of children, or `NIL`.
+    fn first_child(&self, slot: u32) -> u32 {
+        match self.slab.get(slot).family {
+            NIL => NIL,
+            family => self.families.get(family).first_child,
         }
     }
 
@@ -329,11 +373,11 @@ impl Tree {
 
     /// Shows every node below `top`, parents before children.
     fn walk(&self, top: u32, mut show: impl FnMut(u32, &Node)) {
-        let mut at = self.slab.get(top).first_child;
+        let mut at = self.first_child(top);
         while at != NIL {
             let node = self.slab.get(at);
             show(at, node);
-            at = if node.first_child != NIL { node.first_child } else { self.next_outside(at, top) };
+            at = if node.family != NIL { self.first_child(at) } else { self.next_outside(at, top) };
         }
     }
 

@@ -1,7 +1,8 @@
 //! One node: a fixed-size part in the slab, and one allocation for its name and data.
 //!
 //! - N1: a node takes [`Node::BYTES`] bytes of slab and one exact allocation `[varint name length << 1 | has data] name data`.
-//! - N2: children are a doubly linked list through the nodes themselves (`first_child`, `next`, `prev`): no container per node.
+//! - N2: children are a doubly linked list through the nodes themselves (`next`, `prev`): no container per node. Its head, and how much
+//!   is below, is in [`super::families`] while there are children.
 //! - N3: `content_crc` is [`super::digest::content_crc`] of the node's path and data at every moment, below `/zookeeper/` too.
 //!
 //! See `src/docs/tree.md`.
@@ -30,7 +31,8 @@ pub(super) struct Node {
     pub(super) acl: AclId,
     pub(super) content_crc: u32,
     pub(super) parent: u32,
-    pub(super) first_child: u32,
+    /// In [`super::families`]; [`NIL`] without children.
+    pub(super) family: u32,
     pub(super) next: u32,
     pub(super) prev: u32,
     pub(super) child_count: u32,
@@ -63,7 +65,7 @@ impl Node {
             acl,
             content_crc,
             parent,
-            first_child: NIL,
+            family: NIL,
             next: NIL,
             prev: NIL,
             child_count: 0,
@@ -86,7 +88,7 @@ impl Node {
             acl: AclId::OPEN,
             content_crc: 0,
             parent: mark,
-            first_child: NIL,
+            family: NIL,
             next,
             prev: NIL,
             child_count: 0,
@@ -350,7 +352,7 @@ impl<'a> NodeRef<'a> {
     /// The children, in no order.
     pub fn child_nodes(&self) -> impl Iterator<Item = NodeRef<'a>> + use<'a> {
         let tree = self.tree;
-        let first = self.node().first_child;
+        let first = tree.first_child(self.slot);
         std::iter::successors((first != NIL).then_some(first), move |slot| {
             let next = tree.slab.get(*slot).next;
             (next != NIL).then_some(next)
@@ -358,12 +360,10 @@ impl<'a> NodeRef<'a> {
         .map(move |slot| NodeRef { tree, slot })
     }
 
-    /// Number of all nodes below; walks them.
+    /// Number of all nodes below. O(1).
     #[must_use]
     pub fn descendants(&self) -> u64 {
-        let mut count = 0;
-        self.tree.walk(self.slot, |_, _| count += 1);
-        count
+        u64::from(self.tree.below(self.slot).0)
     }
 
     /// Full path; "/" for the root.

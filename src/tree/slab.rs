@@ -61,6 +61,12 @@ impl Page {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Nodes looked at by this thread: what a test bounds in place of time.
+    pub(super) static LOOKED_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// All nodes of a tree.
 #[derive(Debug, Default)]
 pub(super) struct Slab {
@@ -141,6 +147,8 @@ impl Slab {
     /// The node in a slot that is taken.
     #[inline]
     pub(super) fn get(&self, slot: u32) -> &Node {
+        #[cfg(test)]
+        LOOKED_AT.set(LOOKED_AT.get() + 1);
         let node = &self.pages[(slot >> PAGE_SLOTS_LOG2) as usize].nodes[(slot & (PAGE_SLOTS - 1)) as usize];
         debug_assert!(node.parent != VACANT, "slot {slot} is taken");
         node

@@ -644,3 +644,30 @@ fn a_node_deleted_in_replay_takes_its_later_children_along() {
     bed.delete("/a");
     assert_eq!((bed.tree.node_count(), bed.tree.find("/").unwrap().child_count()), (5, 1));
 }
+
+/// Nodes that `f` looked at.
+fn looked_at<R>(f: impl FnOnce() -> R) -> (R, u64) {
+    let before = slab::LOOKED_AT.get();
+    let result = f();
+    (result, slab::LOOKED_AT.get() - before)
+}
+
+#[test]
+fn how_much_is_below_a_node_is_known_without_looking_there() {
+    let mut bed = bed();
+    for path in ["/q", "/q/a", "/q/a/b", "/zookeeper/quota/q", "/zookeeper/quota/q/zookeeper_limits"] {
+        bed.create(path);
+    }
+    for i in 0..2_000 {
+        bed.create_as(&format!("/q/a/b/n{i}"), Some(b"12345"), Lifetime::Persistent);
+    }
+    bed.set("/q/a/b/n7", b"1234567");
+    bed.delete("/q/a/b/n8");
+    let (number, steps) = looked_at(|| bed.tree.find("/q").unwrap().descendants());
+    assert_eq!(number, 2_001);
+    assert!(steps < 20, "{steps} nodes were looked at");
+    let (_, steps) = looked_at(|| bed.create("/zookeeper/quota/q/zookeeper_stats"));
+    assert!(steps < 100, "{steps} nodes were looked at");
+    let used = bed.tree.quota_for("/q").unwrap().used.expect("a stats node");
+    assert_eq!((used.count, used.bytes), (2_002, 5 * 1_999 + 2));
+}
