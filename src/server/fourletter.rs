@@ -2,7 +2,7 @@
 //!
 //! - F1: texts are ZooKeeper's, byte for byte where a program reads them; facts come from a [`ServerView`].
 //! - F2: nobody can make a word cost much: what depends on how many clients, watches or nodes there are stops at
-//!   [`OUTPUT_BYTES_MAX`] and says so (CVE-2017-5637 was `wchp` without a bound).
+//!   [`OUTPUT_BYTES_MAX`] and says so (CVE-2017-5637 was `wchp` without a bound), and is walked in short steps that let writers in.
 //! - F3: only words on the whitelist are answered; `srvr` always is.
 //! - F4: where ZooKeeper prints its version, the version that Zabra is compatible with stands first, in ZooKeeper's form, and
 //!   Zabra's own stands where ZooKeeper has its commit hash, so that programs that parse it go on working.

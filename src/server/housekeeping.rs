@@ -80,7 +80,14 @@ fn expire(shared: &Arc<Shared>) {
 
 async fn reap_nodes(shared: &Arc<Shared>) {
     let never_used_ms_max = i64::try_from(shared.config.reaper.never_used_ms_max).unwrap_or(i64::MAX);
-    let due = shared.tree.read().reapable(shared.wall_now(), never_used_ms_max);
+    let (now, mut due, mut at) = (shared.wall_now(), Vec::new(), None);
+    loop {
+        at = shared.tree.read().reapable_step(at, now, never_used_ms_max, &mut due);
+        if at.is_none() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
     let pause = Duration::from_millis(60_000 / u64::from(shared.config.reaper.per_minute_max.max(1)));
     for path in due {
         if shared.is_stopped() {

@@ -80,6 +80,6 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, id: ConnId) 
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         conn_task::run(&shared, &conn, stream).await;
-        shared.disconnected(&conn);
+        shared.disconnected(&conn).await;
     });
 }

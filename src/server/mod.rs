@@ -125,11 +125,14 @@ impl Shared {
     }
 
     /// A connection's task has ended: its watches go, its session waits for another connection.
-    pub(crate) fn disconnected(&self, conn: &Conn) {
+    pub(crate) async fn disconnected(&self, conn: &Conn) {
         self.conns.remove(conn);
-        self.tree.read().remove_conn(conn.id);
         if let Some(session) = conn.session() {
             self.sessions.lock().disconnect(session, conn.id);
+        }
+        // It may have a million of them: writers come in between, and so do the connections that share this thread.
+        while self.tree.read().remove_conn_step(conn.id) {
+            tokio::task::yield_now().await;
         }
     }
 

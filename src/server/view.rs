@@ -39,26 +39,33 @@ impl Shared {
 
     /// Data and exists watches, as far as they fit into an answer.
     fn watch_pairs(&self) -> Vec<(String, ConnId)> {
-        let (mut pairs, mut bytes) = (Vec::new(), 0);
-        self.tree.read().watch_pairs(|path, conn| {
-            if bytes < OUTPUT_BYTES_MAX {
+        let (mut pairs, mut bytes, mut from) = (Vec::new(), 0, Some(0));
+        while let Some(at) = from {
+            from = self.tree.read().watch_pairs_step(at, |path, conn| {
                 bytes += path.len() + 1;
                 pairs.push((path.to_owned(), conn));
-            }
-        });
+                if bytes < OUTPUT_BYTES_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+        }
         pairs
     }
 
     /// Live sessions by the wall time at which they expire.
     fn sessions_by_time(&self) -> BTreeMap<i64, Vec<SessionId>> {
         let (wall, mono) = (self.wall_now().0, self.mono_now());
-        let sessions = self.sessions.lock();
         let mut groups: BTreeMap<i64, Vec<SessionId>> = BTreeMap::new();
-        for handle in sessions.iter() {
-            let in_ms = sessions.due(handle).since(mono);
-            groups.entry(wall.saturating_add_unsigned(in_ms)).or_default().push(handle.id());
+        let mut after = None;
+        // In steps: the tree names them, because it has them in order.
+        loop {
+            let ids: Vec<SessionId> = self.tree.read().sessions_after(after).collect();
+            let Some(last) = ids.last().copied() else { return groups };
+            after = Some(last);
+            let sessions = self.sessions.lock();
+            for handle in ids.iter().filter_map(|id| sessions.get(*id)) {
+                let in_ms = sessions.due(handle).since(mono);
+                groups.entry(wall.saturating_add_unsigned(in_ms)).or_default().push(handle.id());
+            }
         }
-        groups
     }
 }
 
@@ -106,7 +113,7 @@ impl ServerView for Shared {
             nodes: counts.nodes as u64,
             watches: tree.watch_count() as u64,
             ephemerals: counts.ephemerals as u64,
-            sessions_with_ephemerals: tree.ephemeral_owners().count() as u64,
+            sessions_with_ephemerals: tree.ephemeral_owner_count() as u64,
             data_bytes: counts.data_bytes,
             sessions: counts.sessions as u64,
         }
@@ -144,17 +151,10 @@ impl ServerView for Shared {
     }
 
     fn ephemerals(&self, visit: &mut dyn FnMut(SessionId, &str) -> ControlFlow<()>) {
-        let tree = self.tree.read();
-        let mut owners: Vec<SessionId> = tree.ephemeral_owners().collect();
-        owners.sort_unstable();
-        for session in owners {
-            let mut flow = ControlFlow::Continue(());
-            tree.ephemeral_paths(session, |path| {
-                if flow.is_continue() {
-                    flow = visit(session, path);
-                }
-            });
-            if flow.is_break() {
+        let mut after = None;
+        loop {
+            after = self.tree.read().ephemerals_step(after, &mut *visit);
+            if after.is_none() {
                 return;
             }
         }

@@ -28,6 +28,7 @@ mod watching;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::{Bound, ControlFlow};
 
 use parking_lot::Mutex;
 
@@ -54,6 +55,9 @@ use watch::Watches;
 pub const DIGEST_LOG_MAX: usize = 1024;
 /// A digest is kept at every zxid divisible by this.
 pub const DIGEST_LOG_INTERVAL: u64 = 128;
+
+/// Entries looked at in one step of a long walk: about 100 µs. Whoever walks lets go of the tree between two steps.
+pub const WALK_STEP_MAX: usize = 512;
 
 /// The root's slot: the first node made, never deleted.
 const ROOT: u32 = 0;
@@ -93,6 +97,14 @@ pub enum Outcome {
     /// One outcome per part, in order; all `Failed` (0 before the cause, its code, -2 behind it) if one failed.
     Multi(Vec<Outcome>),
 }
+
+/// Where [`Tree::ephemerals_step`] has come to.
+#[derive(Clone, Copy, Debug)]
+pub struct EphemeralCursor((SessionId, u32));
+
+/// Where [`Tree::reapable_step`] has come to.
+#[derive(Clone, Copy, Debug)]
+pub struct ReapCursor((bool, u32));
 
 /// Counters, all O(1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,7 +178,7 @@ impl Tree {
             families: Families::default(),
             index: Index::new(seed, count),
             acls: Acls::new(seed),
-            owners: Owners::new(seed),
+            owners: Owners::default(),
             quotas: Quotas::new(seed),
             watches: Mutex::new(Watches::new(seed, options.watches)),
             applied: Zxid::ZERO,
@@ -404,12 +416,52 @@ impl Tree {
         self.owners.sessions.get(&session).copied()
     }
 
-    /// All sessions and their timeouts (ms), in no order.
+    /// All sessions and their timeouts (ms), by id.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, i32)> + '_ {
-        self.owners.sessions.iter().map(|(session, timeout_ms)| (*session, *timeout_ms))
+        self.sessions_behind(None)
     }
 
-    /// Sessions that own ephemeral nodes, in no order.
+    fn sessions_behind(&self, after: Option<SessionId>) -> impl Iterator<Item = (SessionId, i32)> + '_ {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.owners.sessions.range((from, Bound::Unbounded)).map(|(session, timeout_ms)| {
+            slab::note_look();
+            (*session, *timeout_ms)
+        })
+    }
+
+    /// The first sessions with ids above `after`, by id: at most [`WALK_STEP_MAX`] of them.
+    pub fn sessions_after(&self, after: Option<SessionId>) -> impl Iterator<Item = SessionId> + '_ {
+        self.sessions_behind(after).map(|(session, _)| session).take(WALK_STEP_MAX)
+    }
+
+    /// How many sessions own ephemeral nodes.
+    #[must_use]
+    pub fn ephemeral_owner_count(&self) -> usize {
+        self.owners.owner_count()
+    }
+
+    /// Shows at most [`WALK_STEP_MAX`] ephemeral nodes, those of one session together, by session: from the start (`None`), then from
+    /// what the last step returned. `None` at the end, or when `show` has enough.
+    #[must_use]
+    pub fn ephemerals_step(
+        &self,
+        after: Option<EphemeralCursor>,
+        mut show: impl FnMut(SessionId, &str) -> ControlFlow<()>,
+    ) -> Option<EphemeralCursor> {
+        let (mut last, mut shown) = (None, 0);
+        for (session, slot) in self.owners.ephemerals_after(after.map(|cursor| cursor.0)) {
+            if shown == WALK_STEP_MAX {
+                return last;
+            }
+            if show(session, &self.path_of(slot)).is_break() {
+                return None;
+            }
+            (last, shown) = (Some(EphemeralCursor((session, slot))), shown + 1);
+        }
+        None
+    }
+
+    /// Sessions that own ephemeral nodes, by id.
     pub fn ephemeral_owners(&self) -> impl Iterator<Item = SessionId> + '_ {
         self.owners.owners()
     }
@@ -431,12 +483,34 @@ impl Tree {
     /// its first child; 0 is for ever.
     #[must_use]
     pub fn reapable(&self, now: WallMs, never_used_ms_max: i64) -> Vec<String> {
-        let owners = &self.owners;
-        let slots = owners.containers.iter().chain(&owners.ttls).copied();
-        slots
-            .filter(|slot| self.is_reapable(*slot, now, never_used_ms_max))
-            .map(|slot| self.path_of(slot))
-            .collect()
+        let (mut due, mut at) = (Vec::new(), None);
+        loop {
+            at = self.reapable_step(at, now, never_used_ms_max, &mut due);
+            if at.is_none() {
+                return due;
+            }
+        }
+    }
+
+    /// As [`Tree::reapable`], for at most [`WALK_STEP_MAX`] containers and TTL nodes: from the start (`None`), then from what the last
+    /// step returned; `None` at the end.
+    #[must_use]
+    pub fn reapable_step(
+        &self,
+        after: Option<ReapCursor>,
+        now: WallMs,
+        never_used_ms_max: i64,
+        due: &mut Vec<String>,
+    ) -> Option<ReapCursor> {
+        let mut slots = self.owners.reaped_after(after.map(|cursor| cursor.0));
+        let mut last = None;
+        for (ttl, slot) in slots.by_ref().take(WALK_STEP_MAX) {
+            if self.is_reapable(slot, now, never_used_ms_max) {
+                due.push(self.path_of(slot));
+            }
+            last = Some(ReapCursor((ttl, slot)));
+        }
+        last.filter(|_| slots.next().is_some())
     }
 
     fn is_reapable(&self, slot: u32, now: WallMs, never_used_ms_max: i64) -> bool {

@@ -63,8 +63,15 @@ impl Page {
 
 #[cfg(test)]
 thread_local! {
-    /// Nodes looked at by this thread: what a test bounds in place of time.
+    /// Nodes, ACLs and sessions looked at by this thread: what a test bounds in place of time.
     pub(super) static LOOKED_AT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// Counts for tests what is looked at; nothing otherwise.
+#[inline]
+pub(super) fn note_look() {
+    #[cfg(test)]
+    LOOKED_AT.set(LOOKED_AT.get() + 1);
 }
 
 /// All nodes of a tree.
@@ -147,8 +154,7 @@ impl Slab {
     /// The node in a slot that is taken.
     #[inline]
     pub(super) fn get(&self, slot: u32) -> &Node {
-        #[cfg(test)]
-        LOOKED_AT.set(LOOKED_AT.get() + 1);
+        note_look();
         let node = &self.pages[(slot >> PAGE_SLOTS_LOG2) as usize].nodes[(slot & (PAGE_SLOTS - 1)) as usize];
         debug_assert!(node.parent != VACANT, "slot {slot} is taken");
         node

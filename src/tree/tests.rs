@@ -1,5 +1,8 @@
 //! What clients see: one test per rule of watches, events, quotas, owners and multis.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
 use super::*;
 use crate::base::ConnId;
 use crate::wire::StrVec;
@@ -460,9 +463,87 @@ fn rule_46_wchs_leaves_out_child_watches() {
     assert_eq!(tree.watch_summary(), WatchSummary { conns: 2, paths: 2, watches: 3 });
     assert_eq!(tree.watch_count(), 4);
     let mut pairs = Vec::new();
-    tree.watch_pairs(|path, conn| pairs.push((path.to_owned(), conn.0)));
+    let next = tree.watch_pairs_step(0, |path, conn| {
+        pairs.push((path.to_owned(), conn.0));
+        ControlFlow::Continue(())
+    });
     pairs.sort();
     assert_eq!(pairs, [("/b".into(), 1), ("/b".into(), 2), ("/c".into(), 2)]);
+    assert_eq!(next, None);
+    let mut shown = 0;
+    let next = tree.watch_pairs_step(0, |_, _| {
+        shown += 1;
+        ControlFlow::Break(())
+    });
+    assert_eq!((shown, next), (1, None), "it stops when it is told to");
+}
+
+/// `wchs` the slow way.
+fn summary_by_walking(tree: &Tree) -> WatchSummary {
+    let (mut paths, mut conns, mut watches) = (BTreeSet::new(), BTreeSet::new(), 0);
+    let mut from = Some(0);
+    while let Some(at) = from {
+        from = tree.watch_pairs_step(at, |path, conn| {
+            paths.insert(path.to_owned());
+            conns.insert(conn.0);
+            watches += 1;
+            ControlFlow::Continue(())
+        });
+    }
+    WatchSummary { conns: conns.len(), paths: paths.len(), watches }
+}
+
+#[test]
+fn what_wchs_says_is_counted_as_watches_come_and_go() {
+    let mut bed = bed();
+    let mut rng = crate::base::rng::Rng::new(11);
+    let paths: Vec<String> = (0..6).map(|i| format!("/n{i}")).collect();
+    paths.iter().for_each(|path| bed.create(path));
+    for step in 0..3_000 {
+        let path = &paths[rng.below(6) as usize];
+        let conn = ConnId(1 + rng.below(4));
+        match rng.below(7) {
+            0 => bed.tree.watch_data(path, conn).unwrap(),
+            1 => bed.tree.watch_children(path, conn).unwrap(),
+            2 => bed.tree.add_watch(path, WatchMode::Persistent, conn).unwrap(),
+            3 => bed.tree.add_watch(path, WatchMode::PersistentRecursive, conn).unwrap(),
+            4 => bed.set(path, b"x"),
+            5 => {
+                bed.tree.remove_watch(path, [WatchKind::Any, WatchKind::Data][step % 2], conn);
+            }
+            _ if rng.below(8) == 0 => bed.tree.remove_conn(conn),
+            _ => bed.create(&format!("{path}/{step}")),
+        }
+        assert_eq!(bed.tree.watch_summary(), summary_by_walking(&bed.tree), "step {step}");
+    }
+}
+
+#[test]
+fn the_watches_of_a_connection_go_in_steps_and_so_does_a_walk_over_them() {
+    let tree = bed().tree;
+    for i in 0..10_000 {
+        tree.watch_data(&format!("/x{i}"), A).unwrap();
+        tree.watch_data(&format!("/x{i}"), B).unwrap();
+    }
+    let (mut steps, mut from) = (0, Some(0));
+    while let Some(at) = from {
+        let mut shown = 0;
+        from = tree.watch_pairs_step(at, |_, _| {
+            shown += 1;
+            ControlFlow::Continue(())
+        });
+        assert!(shown <= 1_024, "{shown} watches in one step");
+        steps += 1;
+    }
+    assert!(steps >= 20, "{steps} steps for 20,000 watches");
+    let mut left = tree.watch_count();
+    while tree.remove_conn_step(A) {
+        let now = tree.watch_count();
+        assert!(now < left && left - now <= 1_024, "{left} watches, then {now}");
+        left = now;
+    }
+    assert_eq!(tree.watch_count(), 10_000, "the other connection's");
+    assert!(!tree.remove_conn_step(A));
 }
 
 #[test]
@@ -670,4 +751,52 @@ fn how_much_is_below_a_node_is_known_without_looking_there() {
     assert!(steps < 100, "{steps} nodes were looked at");
     let used = bed.tree.quota_for("/q").unwrap().used.expect("a stats node");
     assert_eq!((used.count, used.bytes), (2_002, 5 * 1_999 + 2));
+}
+
+#[test]
+fn ephemerals_and_sessions_and_what_may_be_due_are_walked_in_steps_that_find_their_place_again() {
+    let mut bed = bed();
+    bed.create("/e");
+    for i in 0..1_200 {
+        bed.create_as(&format!("/e/n{i}"), None, Lifetime::Ephemeral);
+    }
+    for (i, lifetime) in [Lifetime::Container, Lifetime::Ttl(1)].into_iter().cycle().take(1_200).enumerate() {
+        bed.create_as(&format!("/r{i}"), None, lifetime);
+    }
+    for id in [-5, 7].into_iter().chain(100..700) {
+        let zxid = bed.tree.applied().0 as i64 + 1;
+        let header = TxnHeader { client_id: id, cxid: 1, zxid, time_ms: 0, kind: 0 };
+        let txn = Txn::CreateSession { timeout_ms: 9 };
+        bed.tree.apply(&Proposal { header, txn, digest: None }, &mut bed.fired);
+    }
+    let (mut paths, mut at, mut steps) = (BTreeSet::new(), None, 0);
+    loop {
+        at = bed.tree.ephemerals_step(at, |session, path| {
+            assert_eq!(session, SessionId(SESSION));
+            assert!(paths.insert(path.to_owned()), "{path} comes once");
+            ControlFlow::Continue(())
+        });
+        steps += 1;
+        assert!(paths.len() <= steps * WALK_STEP_MAX);
+        if at.is_none() {
+            break;
+        }
+        // What was shown last goes: the walk goes on behind it all the same.
+        bed.delete(&paths.last().unwrap().clone());
+    }
+    assert_eq!((paths.len(), steps), (1_200, 3));
+    let (mut due, mut at, mut steps) = (Vec::new(), None, 0);
+    loop {
+        at = bed.tree.reapable_step(at, WallMs(i64::MAX), 1, &mut due);
+        steps += 1;
+        assert!(due.len() <= steps * WALK_STEP_MAX);
+        if at.is_none() {
+            break;
+        }
+    }
+    assert_eq!((due.len(), due.iter().collect::<BTreeSet<_>>().len(), steps), (1_200, 1_200, 3));
+    let first: Vec<SessionId> = bed.tree.sessions_after(None).collect();
+    let rest: Vec<SessionId> = bed.tree.sessions_after(first.last().copied()).collect();
+    assert_eq!((first[0], first.len(), rest.len()), (SessionId(-5), WALK_STEP_MAX, 602 - WALK_STEP_MAX));
+    assert_eq!(bed.tree.ephemeral_owner_count(), 1);
 }

@@ -1,5 +1,7 @@
 //! The watch API of the tree. All behind `&self`, so that a reader arms a watch under the lock that answered it (R5).
 
+use std::ops::ControlFlow;
+
 use super::watch::Table;
 use super::{Tree, WatchKind, WatchLimit, WatchMode, WatchSummary};
 use crate::base::ConnId;
@@ -38,9 +40,16 @@ impl Tree {
         self.watches.lock().remove(path, kind, conn)
     }
 
-    /// Removes all watches of a connection. To be called when it closes.
+    /// Removes all watches of a connection.
     pub fn remove_conn(&self, conn: ConnId) {
-        self.watches.lock().remove_conn(conn);
+        while self.remove_conn_step(conn) {}
+    }
+
+    /// Removes some of the watches of a connection that is closed, about 200 µs' worth; false when none is left. Others should have
+    /// their turn at the tree between two steps.
+    #[must_use]
+    pub fn remove_conn_step(&self, conn: ConnId) -> bool {
+        self.watches.lock().remove_conn_step(conn)
     }
 
     /// Sets watches again after a reconnect and emits what was missed, in ZooKeeper's order. These events are not filtered by
@@ -87,15 +96,21 @@ impl Tree {
         self.watches.lock().count()
     }
 
-    /// What `wchs` says: data and exists watches only. Walks the table.
+    /// What `wchs` says: data and exists watches only. O(1).
     #[must_use]
     pub fn watch_summary(&self) -> WatchSummary {
         self.watches.lock().summary()
     }
 
-    /// Shows each data or exists watch (`wchc`, `wchp`), in no order but all of one path together. `show` must not come back to
-    /// the tree's watches.
-    pub fn watch_pairs(&self, show: impl FnMut(&str, ConnId)) {
-        self.watches.lock().pairs(show);
+    /// Shows some data and exists watches (`wchc`, `wchp`), in no order but all of one path together, from place `from` on: 0, then
+    /// what the last step returned. `None` at the end, or when `show` has enough. Others should have their turn at the tree between
+    /// two steps; what they change may be seen or not. `show` must not come back to the tree's watches.
+    #[must_use]
+    pub fn watch_pairs_step(
+        &self,
+        from: usize,
+        show: impl FnMut(&str, ConnId) -> ControlFlow<()>,
+    ) -> Option<usize> {
+        self.watches.lock().pairs_step(from, show)
     }
 }

@@ -135,7 +135,8 @@ impl Environment {
 
 /// Facts about a running server.
 ///
-/// Methods that take a visitor stop as soon as it breaks; they may hold a lock while visiting, because a visitor only formats.
+/// Methods that take a visitor stop as soon as it breaks; they may hold a lock while visiting, because a visitor only formats, but let
+/// go of it every few hundred visits. What changes meanwhile may be seen or not.
 pub trait ServerView {
     /// False before recovery is done and after a failure.
     fn serving(&self) -> bool;
@@ -177,7 +178,7 @@ pub trait ServerView {
     fn sessions_by_expiry(&self, visit: &mut dyn FnMut(SessionGroup<'_>) -> ControlFlow<()>);
     /// Ephemeral nodes, those of one session together.
     fn ephemerals(&self, visit: &mut dyn FnMut(SessionId, &str) -> ControlFlow<()>);
-    /// Counts of data and stat watches. Must not walk the watches.
+    /// Counts of data and stat watches. Does not walk the watches.
     fn watch_summary(&self) -> WatchSummary;
     /// Data and stat watches, those of one connection together.
     fn watches_by_connection(&self, visit: &mut dyn FnMut(ConnId, SessionId, &str) -> ControlFlow<()>);

@@ -6,12 +6,25 @@
 //! - W3: a trigger tells each connection once: each carries the stamp of the last trigger that told it.
 //! - W4: parents are looked up only while there is a recursive watch.
 //! - W5: the limits hold; re-arming what is there already never breaks them.
+//! - W6: nothing here takes long at once: tables grow by a small part at a time, the watches of a connection go in steps, walks come in
+//!   steps, and what `wchs` says is counted all along.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use hashbrown::HashTable;
 
 use super::{WatchKind, WatchLimit, WatchLimits, WatchMode, WatchSummary};
 use crate::base::ConnId;
-use crate::tree::maps::{self, Map, Set, State};
+use crate::tree::maps::{self, Map, State};
+
+/// Watchers looked at in one step of a removal or a walk: about 200 µs.
+const WATCHERS_PER_STEP_MAX: usize = 1024;
+
+/// Tables of paths, by hash bits: one table of millions would stop everybody for as long as it takes to grow.
+const SHARDS: usize = 256;
+/// Hash bits that choose the table: neither the low ones (bucket) nor the top seven (tag) of hashbrown.
+const SHARD_SHIFT: u32 = 44;
 
 /// Bits of [`Watcher::modes`].
 const DATA: u8 = 1;
@@ -53,14 +66,26 @@ struct Watcher {
     modes: u8,
 }
 
+impl Watcher {
+    const fn is_data(self) -> bool {
+        self.modes & DATA_ALL != 0
+    }
+}
+
 /// The watchers of a path: nearly always one.
 #[derive(Debug)]
 enum Watchers {
     None,
     One(Watcher),
     // Boxed so that the usual case stays at 16 bytes.
-    #[allow(clippy::box_collection)]
-    Many(Box<Vec<Watcher>>),
+    Many(Box<Crowd>),
+}
+
+#[derive(Debug)]
+struct Crowd {
+    list: Vec<Watcher>,
+    /// How many of them are in the data table.
+    data: usize,
 }
 
 impl Watchers {
@@ -68,7 +93,7 @@ impl Watchers {
         match self {
             Watchers::None => &[],
             Watchers::One(one) => std::slice::from_ref(one),
-            Watchers::Many(many) => many,
+            Watchers::Many(crowd) => &crowd.list,
         }
     }
 
@@ -76,22 +101,49 @@ impl Watchers {
         match self {
             Watchers::None => &mut [],
             Watchers::One(one) => std::slice::from_mut(one),
-            Watchers::Many(many) => many,
+            Watchers::Many(crowd) => &mut crowd.list,
         }
     }
 
-    fn push(&mut self, watcher: Watcher) {
+    /// Is one of them in the data table?
+    fn has_data(&self) -> bool {
+        match self {
+            Watchers::None => false,
+            Watchers::One(one) => one.is_data(),
+            Watchers::Many(crowd) => crowd.data > 0,
+        }
+    }
+
+    /// Gives the watcher at `at` other modes.
+    fn set(&mut self, at: usize, modes: u8) {
+        let watcher = &mut self.as_mut_slice()[at];
+        let was = watcher.is_data();
+        watcher.modes = modes;
+        let is = watcher.is_data();
+        if let Watchers::Many(crowd) = self {
+            crowd.data = crowd.data + usize::from(is) - usize::from(was);
+        }
+    }
+
+    /// Adds one without a mode.
+    fn push(&mut self, conn: u32) {
+        let watcher = Watcher { conn, modes: 0 };
         match self {
             Watchers::None => *self = Watchers::One(watcher),
-            Watchers::One(one) => *self = Watchers::Many(Box::new(vec![*one, watcher])),
-            Watchers::Many(many) => many.push(watcher),
+            Watchers::One(one) => {
+                let data = usize::from(one.is_data());
+                *self = Watchers::Many(Box::new(Crowd { list: vec![*one, watcher], data }));
+            }
+            Watchers::Many(crowd) => crowd.list.push(watcher),
         }
     }
 
+    /// Removes one that has no mode any more.
     fn swap_remove(&mut self, at: usize) {
+        debug_assert_eq!(self.as_slice()[at].modes, 0, "or `data` would be wrong");
         match self {
-            Watchers::Many(many) if many.len() > 1 => {
-                many.swap_remove(at);
+            Watchers::Many(crowd) if crowd.list.len() > 1 => {
+                crowd.list.swap_remove(at);
             }
             _ => *self = Watchers::None,
         }
@@ -108,7 +160,10 @@ struct PathEntry {
 struct ConnEntry {
     id: ConnId,
     stamp: u64,
-    paths: Set<u32>,
+    /// Ordered, because a large one is taken apart in steps, and grows without copying all there is.
+    paths: BTreeSet<u32>,
+    /// How many of its pairs are in the data table.
+    data_pairs: usize,
 }
 
 /// All watches of all connections.
@@ -116,7 +171,7 @@ struct ConnEntry {
 pub(in crate::tree) struct Watches {
     limits: WatchLimits,
     state: State,
-    by_path: HashTable<u32>,
+    by_path: Box<[HashTable<u32>]>,
     paths: Vec<PathEntry>,
     free_paths: Vec<u32>,
     by_conn: Map<ConnId, u32>,
@@ -128,6 +183,9 @@ pub(in crate::tree) struct Watches {
     data_pairs: usize,
     child_pairs: usize,
     recursive_pairs: usize,
+    /// Paths and connections in the data table.
+    data_paths: usize,
+    data_conns: usize,
 }
 
 impl Watches {
@@ -136,7 +194,7 @@ impl Watches {
         Watches {
             limits,
             state,
-            by_path: HashTable::new(),
+            by_path: (0..SHARDS).map(|_| HashTable::new()).collect(),
             paths: Vec::new(),
             free_paths: Vec::new(),
             by_conn: Map::with_hasher(state),
@@ -148,6 +206,8 @@ impl Watches {
             data_pairs: 0,
             child_pairs: 0,
             recursive_pairs: 0,
+            data_paths: 0,
+            data_conns: 0,
         }
     }
 
@@ -183,7 +243,7 @@ impl Watches {
         self.check_limits(path, path_id.is_none(), conn_id)?;
         let path_id = path_id.unwrap_or_else(|| self.new_path(hash, path));
         let conn_id = conn_id.unwrap_or_else(|| self.new_conn(conn));
-        self.paths[path_id as usize].watchers.push(Watcher { conn: conn_id, modes: 0 });
+        self.paths[path_id as usize].watchers.push(conn_id);
         self.conns[conn_id as usize].paths.insert(path_id);
         self.pairs += 1;
         let at = self.paths[path_id as usize].watchers.as_slice().len() - 1;
@@ -207,7 +267,7 @@ impl Watches {
     }
 
     fn path_id(&self, hash: u64, path: &str) -> Option<u32> {
-        self.by_path.find(hash, |id| *self.paths[*id as usize].path == *path).copied()
+        self.by_path[shard(hash)].find(hash, |id| *self.paths[*id as usize].path == *path).copied()
     }
 
     fn new_path(&mut self, hash: u64, path: &str) -> u32 {
@@ -224,12 +284,12 @@ impl Watches {
             }
         };
         let (state, paths) = (&self.state, &self.paths);
-        self.by_path.insert_unique(hash, id, |id| maps::hash(state, &*paths[*id as usize].path));
+        self.by_path[shard(hash)].insert_unique(hash, id, |id| maps::hash(state, &*paths[*id as usize].path));
         id
     }
 
     fn new_conn(&mut self, conn: ConnId) -> u32 {
-        let entry = ConnEntry { id: conn, stamp: 0, paths: Set::with_hasher(self.state) };
+        let entry = ConnEntry { id: conn, stamp: 0, paths: BTreeSet::new(), data_pairs: 0 };
         let id = match self.free_conns.pop() {
             Some(id) => {
                 self.conns[id as usize] = entry;
@@ -251,9 +311,16 @@ impl Watches {
 
     /// The one place where modes change: keeps the counters, and drops what has no mode left.
     fn set_modes(&mut self, path_id: u32, at: usize, modes: u8) {
-        let watcher = &mut self.paths[path_id as usize].watchers.as_mut_slice()[at];
-        let (old, conn_id) = (watcher.modes, watcher.conn);
-        watcher.modes = modes;
+        let watchers = &mut self.paths[path_id as usize].watchers;
+        let Watcher { conn: conn_id, modes: old } = watchers.as_slice()[at];
+        let had_data = watchers.has_data();
+        watchers.set(at, modes);
+        let (has_data, conn) = (watchers.has_data(), &mut self.conns[conn_id as usize]);
+        let conn_had_data = conn.data_pairs > 0;
+        conn.data_pairs =
+            conn.data_pairs + usize::from(modes & DATA_ALL != 0) - usize::from(old & DATA_ALL != 0);
+        self.data_paths = self.data_paths + usize::from(has_data) - usize::from(had_data);
+        self.data_conns = self.data_conns + usize::from(conn.data_pairs > 0) - usize::from(conn_had_data);
         for (count, mask) in [
             (&mut self.data_pairs, DATA_ALL),
             (&mut self.child_pairs, CHILD_ALL),
@@ -281,7 +348,7 @@ impl Watches {
         let path = std::mem::take(&mut self.paths[path_id as usize].path);
         self.path_bytes -= path.len();
         let hash = maps::hash(&self.state, &*path);
-        match self.by_path.find_entry(hash, |id| *id == path_id) {
+        match self.by_path[shard(hash)].find_entry(hash, |id| *id == path_id) {
             Ok(entry) => entry.remove(),
             Err(_) => panic!("every path with watchers is in the table (W1)"),
         };
@@ -383,18 +450,21 @@ impl Watches {
         true
     }
 
-    /// Removes all watches of a connection.
-    pub(in crate::tree) fn remove_conn(&mut self, conn: ConnId) {
-        let Some(conn_id) = self.by_conn.remove(&conn) else { return };
-        let paths: Vec<u32> = self.conns[conn_id as usize].paths.iter().copied().collect();
-        for path_id in paths {
+    /// Removes some of the watches of a connection; false when none is left.
+    pub(in crate::tree) fn remove_conn_step(&mut self, conn: ConnId) -> bool {
+        let Some(conn_id) = self.by_conn.get(&conn).copied() else { return false };
+        let mut looked_at = 0;
+        while looked_at < WATCHERS_PER_STEP_MAX {
+            let Some(path_id) = self.conns[conn_id as usize].paths.first().copied() else {
+                self.by_conn.remove(&conn);
+                self.free_conns.push(conn_id);
+                return false;
+            };
             let at = self.position(path_id, conn_id);
+            looked_at += at + 1;
             self.set_modes(path_id, at, 0);
         }
-        let entry = &mut self.conns[conn_id as usize];
-        assert!(entry.paths.is_empty(), "a connection takes all its watches along");
-        entry.paths = Set::with_hasher(self.state);
-        self.free_conns.push(conn_id);
+        true
     }
 
     /// Watches of both tables.
@@ -402,29 +472,37 @@ impl Watches {
         self.data_pairs + self.child_pairs
     }
 
-    /// Data table only, as `wchs` shows it. Walks the table.
-    pub(in crate::tree) fn summary(&self) -> WatchSummary {
-        let is_data = |w: &&Watcher| w.modes & DATA_ALL != 0;
-        let mut conns = Set::with_hasher(self.state);
-        let mut paths = 0;
-        for entry in &self.paths {
-            let before = paths;
-            for watcher in entry.watchers.as_slice().iter().filter(is_data) {
-                conns.insert(watcher.conn);
-                paths = before + 1;
-            }
-        }
-        WatchSummary { conns: conns.len(), paths, watches: self.data_pairs }
+    /// Data table only, as `wchs` shows it.
+    pub(in crate::tree) const fn summary(&self) -> WatchSummary {
+        WatchSummary { conns: self.data_conns, paths: self.data_paths, watches: self.data_pairs }
     }
 
-    /// Shows each pair of the data table, those of one path together.
-    pub(in crate::tree) fn pairs(&self, mut show: impl FnMut(&str, ConnId)) {
-        for entry in &self.paths {
-            for watcher in entry.watchers.as_slice().iter().filter(|w| w.modes & DATA_ALL != 0) {
-                show(&entry.path, self.conns[watcher.conn as usize].id);
+    /// Shows some pairs of the data table, those of one path together, from place `from` on (0 first). Returns the place to go on
+    /// from; `None` at the end, or when `show` has enough.
+    pub(in crate::tree) fn pairs_step(
+        &self,
+        from: usize,
+        mut show: impl FnMut(&str, ConnId) -> ControlFlow<()>,
+    ) -> Option<usize> {
+        let mut looked_at = 0;
+        for (at, entry) in self.paths.iter().enumerate().skip(from) {
+            if looked_at >= WATCHERS_PER_STEP_MAX {
+                return Some(at);
+            }
+            let watchers = entry.watchers.as_slice();
+            looked_at += 1 + watchers.len();
+            for watcher in watchers.iter().filter(|w| w.is_data()) {
+                if show(&entry.path, self.conns[watcher.conn as usize].id).is_break() {
+                    return None;
+                }
             }
         }
+        None
     }
+}
+
+const fn shard(hash: u64) -> usize {
+    (hash >> SHARD_SHIFT) as usize % SHARDS
 }
 
 const fn mask(kind: WatchKind) -> u8 {
