@@ -1,6 +1,7 @@
 //! From a tree to a snapshot on the disk, step by step while commits go on; and what may go once it is there.
 //!
-//! - N1: the tree is locked for one chunk at a time ([`CHUNK_BYTES_DEFAULT`]), never while compressing or writing.
+//! - N1: the tree is locked for one step at a time ([`CHUNK_BYTES_DEFAULT`]), never while compressing or writing, nor while what an image kept is
+//!   freed: the closure hands that out of the lock.
 //! - N2: a snapshot holds applied, hence durable and committed, state only, exact at its zxid (decision 0002).
 //! - N3: nothing is removed before the snapshot that covers it was read back and verified (rule R15).
 //! - N4: a failed snapshot costs nothing but the attempt; the log keeps what it would have covered.

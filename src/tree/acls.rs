@@ -83,13 +83,13 @@ impl Acls {
         id
     }
 
-    /// Counts one use less; the last one takes the entry along.
-    pub(super) fn release(&mut self, id: AclId) {
+    /// Counts one use less; the last one takes the entry along, and the list comes back.
+    pub(super) fn release(&mut self, id: AclId) -> Option<Box<[u8]>> {
         let entry = &mut self.entries[id.0 as usize];
         assert!(entry.uses > 0, "uses of an ACL are counted (A2)");
         entry.uses -= 1;
         if entry.uses > 0 || id == AclId::OPEN {
-            return;
+            return None;
         }
         let bytes = std::mem::take(&mut entry.bytes);
         let hash = maps::hash(&self.state, &bytes[4..]);
@@ -98,22 +98,28 @@ impl Acls {
             Err(_) => panic!("every entry is in the table"),
         };
         self.free.push(id.0);
+        Some(bytes)
     }
 
-    /// The list as it stands on the wire.
+    /// Of an id just interned: was there no such list before?
+    pub(super) fn is_new(&self, id: AclId) -> bool {
+        id != AclId::OPEN && self.entries[id.0 as usize].uses == 1
+    }
+
+    /// Every id is below this.
+    pub(super) const fn bound(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    /// The list as it stands on the wire; empty for an id that is free.
     pub(super) fn bytes(&self, id: AclId) -> &[u8] {
+        super::slab::note_look();
         &self.entries[id.0 as usize].bytes
     }
 
     /// The list.
     pub(super) fn get(&self, id: AclId) -> AclVec<'_> {
         AclVec::of_encoded(self.bytes(id))
-    }
-
-    /// Every entry with its list as it stands on the wire.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (AclId, &[u8])> {
-        let used = self.entries.iter().enumerate().filter(|(_, entry)| !entry.bytes.is_empty());
-        used.map(|(id, entry)| (AclId(id as u32), &entry.bytes[..]))
     }
 
     /// Different lists.

@@ -96,7 +96,7 @@ impl Tree {
             Txn::SetData { path, data, version } => self.run_set_data(header, path, *data, *version, fired),
             Txn::SetAcl { path, acl, version } => {
                 let Some(slot) = self.living(path, header.zxid) else { return NO_NODE };
-                let acl = self.acls.intern(*acl);
+                let acl = self.intern_acl(*acl);
                 self.replace_acl(slot, acl);
                 self.change_stat(slot, path, |node| node.set_aversion(*version));
                 Outcome::AclSet(self.slab.get(slot).stat(&self.options))
@@ -104,6 +104,7 @@ impl Tree {
             Txn::Check { .. } => Outcome::Checked,
             Txn::Multi(multi) => Outcome::Multi(self.run_multi(header, multi, fired)),
             Txn::CreateSession { timeout_ms } => {
+                self.keep_session(SessionId(header.client_id));
                 self.owners.sessions.insert(SessionId(header.client_id), *timeout_ms);
                 Outcome::SessionCreated
             }
@@ -133,12 +134,12 @@ impl Tree {
         self.raise_cversion(parent, place.parent, txn.parent_cversion, header.zxid);
         if let Some(slot) = self.index.find(&self.slab, parent, place.name.as_bytes()) {
             if self.slab.get(slot).czxid() <= header.zxid {
-                let acl = self.acls.intern(txn.acl);
+                let acl = self.intern_acl(txn.acl);
                 self.replace_acl(slot, acl);
             }
             return NODE_EXISTS;
         }
-        let acl = self.acls.intern(txn.acl);
+        let acl = self.intern_acl(txn.acl);
         let slot = self.create_node(parent, &place, header, txn, acl);
         let stat = self.slab.get(slot).stat(&self.options);
         self.quota_after_create(place.path, place.parent, place.name, stat.data_length);
@@ -198,7 +199,7 @@ impl Tree {
         self.quota_after_delete(path, place.parent, place.name, node.data_len());
         self.fire(EventType::NodeDeleted, Table::Data, path, zxid, node.acl, false, fired);
         self.fire(EventType::NodeDeleted, Table::Child, path, zxid, node.acl, true, fired);
-        self.acls.release(node.acl);
+        self.release_acl(node.acl);
         let parent_acl = self.slab.get(parent).acl;
         let shown = place.parent_shown();
         self.fire(EventType::NodeChildrenChanged, Table::Child, shown, zxid, parent_acl, false, fired);
@@ -216,7 +217,7 @@ impl Tree {
             let node = self.remove_node(slot, &path);
             let place = Place::of(&path).expect("the root is below nothing");
             self.quota_after_delete(&path, place.parent, place.name, node.data_len());
-            self.acls.release(node.acl);
+            self.release_acl(node.acl);
         }
     }
 
@@ -302,11 +303,12 @@ impl Tree {
     fn replace_acl(&mut self, slot: u32, acl: AclId) {
         self.keep_preimage(slot);
         let old = std::mem::replace(&mut self.slab.get_mut(slot).acl, acl);
-        self.acls.release(old);
+        self.release_acl(old);
     }
 
     fn run_close_session(&mut self, header: &TxnHeader, listed: StrVec<'_>, fired: &mut Fired) {
         let session = SessionId(header.client_id);
+        self.keep_session(session);
         self.owners.sessions.remove(&session);
         for path in listed.iter() {
             self.run_delete(path, header.zxid, fired);

@@ -2,14 +2,15 @@
 //!
 //! - G1: an image is the state at the moment of [`Tree::begin_image`], however long it takes to write.
 //! - G2: nodes are visited in the order of their slots. The first change of a slot not visited yet keeps what was there (its
-//!   pre-image, or that it was free); the visit then takes that instead. Slots that came later are not visited.
-//! - G3: what is kept is bounded by the nodes changed while the image is taken, and shrinks as it proceeds.
-//! - G4: every step is short: it ends after about `bytes_target` bytes or [`SLOTS_PER_STEP_MAX`] slots.
+//!   pre-image, or that it was free); the visit then takes that instead. Slots that came later are not visited. The same goes for ACLs,
+//!   in the order of their ids, and for sessions.
+//! - G3: what is kept is bounded by what is changed while the image is taken, and shrinks as it proceeds.
+//! - G4: every step is short: it ends after about `bytes_target` bytes or [`SLOTS_PER_STEP_MAX`] slots. So are begin and end, whatever
+//!   there is in the tree.
 //!
 //! The layout of the chunks is in `src/docs/tree.md`; the reader is [`super::Loader`]. Little-endian throughout.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
@@ -17,12 +18,15 @@ use super::node::Node;
 use super::slab::PAGE_SLOTS;
 use super::{AclId, Tree};
 use crate::base::{SessionId, Zxid};
-use crate::wire::StatPersisted;
+use crate::wire::{AclVec, StatPersisted};
 
 /// Slots looked at in one step: free ones cost a few nanoseconds each.
 const SLOTS_PER_STEP_MAX: u32 = 16 * PAGE_SLOTS;
 /// Nodes put into one step, so that many small ones do not hold the lock for longer than about 100 µs.
 const NODES_PER_STEP_MAX: u32 = 1024;
+
+/// ACLs or sessions looked at in one step.
+const ENTRIES_PER_STEP_MAX: u32 = 4096;
 
 /// Version of the layout, first word of the header.
 pub(super) const VERSION: u32 = 1;
@@ -71,22 +75,41 @@ impl ChunkKind {
 #[derive(Debug)]
 pub(super) struct Active {
     id: u64,
-    /// Slots below are visited. Moves under the read lock, is read under the write lock: the lock orders the two.
-    visited: AtomicU32,
     /// Slots from here on came later.
     slot_bound: u32,
-    /// What was in slots changed since, encoded; empty if the slot was free. Ordered, because it is taken out in order, and
-    /// because a hash table of many would stop a write for milliseconds when it grows.
-    kept: Mutex<BTreeMap<u32, Box<[u8]>>>,
+    /// ACLs from here on came later.
+    acl_bound: u32,
+    /// Moves under the read lock, is read under the write lock.
+    progress: Mutex<Progress>,
+}
+
+/// How far an image is, and what was there where something has changed since. The maps are ordered, because they are taken out in
+/// order, and because a hash table of many would stop a write for milliseconds when it grows.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Slots below are visited.
+    slots_visited: u32,
+    /// What was in slots changed since, encoded; empty if the slot was free.
+    nodes: BTreeMap<u32, Box<[u8]>>,
+    /// ACLs below are visited.
+    acls_visited: u32,
+    /// ACLs gone since, and (empty) places filled since.
+    acls: BTreeMap<u32, Box<[u8]>>,
+    /// Sessions up to this one are visited; with `sessions_done`, all.
+    session_last: Option<SessionId>,
+    sessions_done: bool,
+    /// Timeouts of sessions changed since; `None` if there was no such session.
+    sessions: BTreeMap<SessionId, Option<i32>>,
 }
 
 impl Active {
     /// Keeps `node` as what was in `slot`, unless the slot is visited, came later, or is kept already.
     fn keep(&mut self, slot: u32, node: Option<&Node>) {
-        if slot < *self.visited.get_mut() || slot >= self.slot_bound {
+        let progress = self.progress.get_mut();
+        if slot < progress.slots_visited || slot >= self.slot_bound {
             return;
         }
-        self.kept.get_mut().entry(slot).or_insert_with(|| {
+        progress.nodes.entry(slot).or_insert_with(|| {
             let mut bytes = Vec::new();
             if let Some(node) = node {
                 bytes.reserve_exact(NODE_HEAD_BYTES + node.name().len() + node.data_len());
@@ -95,7 +118,27 @@ impl Active {
             bytes.into_boxed_slice()
         });
     }
+
+    /// The same for an ACL, which never changes while it is there; empty if the place was free.
+    fn keep_acl(&mut self, id: AclId, was: Box<[u8]>) {
+        let progress = self.progress.get_mut();
+        if id.0 >= progress.acls_visited && id.0 < self.acl_bound {
+            progress.acls.entry(id.0).or_insert(was);
+        }
+    }
+
+    /// The same for a session.
+    fn keep_session(&mut self, session: SessionId, was: Option<i32>) {
+        let progress = self.progress.get_mut();
+        if !progress.sessions_done && progress.session_last.is_none_or(|last| session > last) {
+            progress.sessions.entry(session).or_insert(was);
+        }
+    }
 }
+
+/// What an image that was given up leaves behind, perhaps much: to be dropped when the tree is let go of.
+#[derive(Debug)]
+pub struct ImageRest(#[expect(dead_code, reason = "it is only dropped")] Option<Active>);
 
 /// An image being taken: where it has come to. Give it back to [`Tree::end_image`], finished or not.
 #[derive(Debug)]
@@ -107,8 +150,6 @@ pub struct Image {
     slot_bound: u32,
     stage: Stage,
     header: Vec<u8>,
-    acls: Vec<(AclId, Box<[u8]>)>,
-    sessions: Vec<(SessionId, i32)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,45 +179,16 @@ impl Image {
     pub fn node_count(&self) -> usize {
         self.node_count
     }
-
-    fn put_acls(&mut self, out: &mut Vec<u8>, bytes_target: usize) -> ChunkKind {
-        let start = out.len();
-        while out.len() - start < bytes_target
-            && let Some((id, list)) = self.acls.pop()
-        {
-            out.extend_from_slice(&id.0.to_le_bytes());
-            out.extend_from_slice(&(list.len() as u32).to_le_bytes());
-            out.extend_from_slice(&list);
-        }
-        if self.acls.is_empty() {
-            self.stage = Stage::Sessions;
-        }
-        ChunkKind::Acls
-    }
-
-    fn put_sessions(&mut self, out: &mut Vec<u8>, bytes_target: usize) -> ChunkKind {
-        let start = out.len();
-        while out.len() - start < bytes_target
-            && let Some((session, timeout_ms)) = self.sessions.pop()
-        {
-            out.extend_from_slice(&session.0.to_le_bytes());
-            out.extend_from_slice(&timeout_ms.to_le_bytes());
-        }
-        if self.sessions.is_empty() {
-            self.stage = Stage::Nodes;
-        }
-        ChunkKind::Sessions
-    }
 }
 
 impl Tree {
-    /// Starts an image of the state as it is now. O(sessions + ACLs). Panics if one is under way.
+    /// Starts an image of the state as it is now. Copies nothing but the digest log. Panics if one is under way.
     pub fn begin_image(&mut self) -> Image {
         assert!(self.image.is_none(), "one image at a time");
         self.images_begun += 1;
         let (id, slot_bound) = (self.images_begun, self.slab.slot_bound());
-        self.image =
-            Some(Active { id, visited: AtomicU32::new(0), slot_bound, kept: Mutex::new(BTreeMap::new()) });
+        let acl_bound = self.acls.bound();
+        self.image = Some(Active { id, slot_bound, acl_bound, progress: Mutex::default() });
         Image {
             id,
             zxid: self.applied,
@@ -185,8 +197,6 @@ impl Tree {
             slot_bound,
             stage: Stage::Header,
             header: self.image_header(),
-            acls: self.acls.iter().map(|(id, list)| (id, list.into())).collect(),
-            sessions: self.sessions().collect(),
         }
     }
 
@@ -225,17 +235,71 @@ impl Tree {
                 image.stage = Stage::Acls;
                 Some(ChunkKind::Header)
             }
-            Stage::Acls => Some(image.put_acls(out, bytes_target.max(1))),
-            Stage::Sessions => Some(image.put_sessions(out, bytes_target.max(1))),
+            Stage::Acls => Some(self.put_acls(image, out, bytes_target.max(1))),
+            Stage::Sessions => Some(self.put_sessions(image, out, bytes_target.max(1))),
             Stage::Nodes => Some(self.put_nodes(image, out, bytes_target.max(1))),
             Stage::Done => None,
         }
     }
 
+    fn put_acls(&self, image: &mut Image, out: &mut Vec<u8>, bytes_target: usize) -> ChunkKind {
+        let active = self.active(image);
+        let mut progress = active.progress.lock();
+        let start = out.len();
+        let last = active.acl_bound.min(progress.acls_visited.saturating_add(ENTRIES_PER_STEP_MAX));
+        while progress.acls_visited < last && out.len() - start < bytes_target {
+            let id = progress.acls_visited;
+            progress.acls_visited += 1;
+            // Kept and empty: the place was free.
+            match progress.acls.remove(&id) {
+                Some(was) => put_acl(out, id, &was),
+                None => put_acl(out, id, self.acls.bytes(AclId(id))),
+            }
+        }
+        if progress.acls_visited == active.acl_bound {
+            assert!(progress.acls.is_empty(), "what is kept is of ACLs not visited yet (G2)");
+            image.stage = Stage::Sessions;
+        }
+        ChunkKind::Acls
+    }
+
+    fn put_sessions(&self, image: &mut Image, out: &mut Vec<u8>, bytes_target: usize) -> ChunkKind {
+        let active = self.active(image);
+        let mut progress = active.progress.lock();
+        let mut live = self.sessions_behind(progress.session_last).peekable();
+        let entries_max = bytes_target.div_ceil(SESSION_BYTES).min(ENTRIES_PER_STEP_MAX as usize);
+        for _ in 0..entries_max {
+            let kept = progress.sessions.first_key_value().map(|(session, was)| (*session, *was));
+            let (session, was) = match (kept, live.peek().copied()) {
+                (Some(kept), there) if there.is_none_or(|there| kept.0 <= there.0) => {
+                    progress.sessions.pop_first();
+                    live.next_if(|there| there.0 == kept.0);
+                    kept
+                }
+                (_, Some((session, timeout_ms))) => {
+                    live.next();
+                    (session, Some(timeout_ms))
+                }
+                (_, None) => {
+                    progress.sessions_done = true;
+                    image.stage = Stage::Nodes;
+                    break;
+                }
+            };
+            progress.session_last = Some(session);
+            if let Some(timeout_ms) = was {
+                out.extend_from_slice(&session.0.to_le_bytes());
+                out.extend_from_slice(&timeout_ms.to_le_bytes());
+            }
+        }
+        ChunkKind::Sessions
+    }
+
     fn put_nodes(&self, image: &mut Image, out: &mut Vec<u8>, bytes_target: usize) -> ChunkKind {
         let active = self.active(image);
-        let mut kept = active.kept.lock();
-        let first = active.visited.load(Ordering::Relaxed);
+        let mut progress = active.progress.lock();
+        let Progress { slots_visited, nodes: kept, .. } = &mut *progress;
+        let first = *slots_visited;
         let last = image.slot_bound.min(first.saturating_add(SLOTS_PER_STEP_MAX));
         let (start, mut nodes, mut slot) = (out.len(), 0, first);
         while slot < last && out.len() - start < bytes_target && nodes < NODES_PER_STEP_MAX {
@@ -259,7 +323,7 @@ impl Tree {
             slot += 1;
         }
         assert!(slot > first || first == image.slot_bound, "every step gets somewhere");
-        active.visited.store(slot, Ordering::Relaxed);
+        *slots_visited = slot;
         if slot >= image.slot_bound {
             assert!(kept.is_empty(), "what is kept is of slots not visited yet (G2)");
             image.stage = Stage::Done;
@@ -273,10 +337,10 @@ impl Tree {
         active
     }
 
-    /// Ends an image, complete or given up.
-    pub fn end_image(&mut self, image: Image) {
+    /// Ends an image, complete or given up. O(1): what it returns is to be dropped when others have the tree again.
+    pub fn end_image(&mut self, image: Image) -> ImageRest {
         assert_eq!(self.active(&image).id, image.id);
-        self.image = None;
+        ImageRest(self.image.take())
     }
 
     /// Must be called before the node in `slot` changes or goes.
@@ -293,6 +357,42 @@ impl Tree {
         if let Some(active) = &mut self.image {
             active.keep(slot, None);
         }
+    }
+
+    /// Interns an ACL, and keeps that its place was free.
+    pub(super) fn intern_acl(&mut self, acl: AclVec<'_>) -> AclId {
+        let id = self.acls.intern(acl);
+        if let Some(active) = &mut self.image
+            && self.acls.is_new(id)
+        {
+            active.keep_acl(id, Box::default());
+        }
+        id
+    }
+
+    /// Gives up a use of an ACL, and keeps it if that was the last.
+    pub(super) fn release_acl(&mut self, id: AclId) {
+        if let Some(gone) = self.acls.release(id)
+            && let Some(active) = &mut self.image
+        {
+            active.keep_acl(id, gone);
+        }
+    }
+
+    /// Must be called before a session changes, comes or goes.
+    pub(super) fn keep_session(&mut self, session: SessionId) {
+        if let Some(active) = &mut self.image {
+            active.keep_session(session, self.owners.sessions.get(&session).copied());
+        }
+    }
+}
+
+/// Nothing for an empty list: that is a free place.
+fn put_acl(out: &mut Vec<u8>, id: u32, list: &[u8]) {
+    if !list.is_empty() {
+        out.extend_from_slice(&id.to_le_bytes());
+        out.extend_from_slice(&(list.len() as u32).to_le_bytes());
+        out.extend_from_slice(list);
     }
 }
 

@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 
 pub use acls::AclId;
 pub use fired::{DigestMismatch, Fired, Firing};
-pub use image::{ChunkKind, Image};
+pub use image::{ChunkKind, Image, ImageRest};
 pub use loader::{ImageError, Loader};
 pub use node::{NodeRef, Owner};
 pub use quota::{Quota, QuotaLimits};

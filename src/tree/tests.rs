@@ -800,3 +800,60 @@ fn ephemerals_and_sessions_and_what_may_be_due_are_walked_in_steps_that_find_the
     assert_eq!((first[0], first.len(), rest.len()), (SessionId(-5), WALK_STEP_MAX, 602 - WALK_STEP_MAX));
     assert_eq!(bed.tree.ephemeral_owner_count(), 1);
 }
+
+#[test]
+fn an_image_begins_and_ends_without_looking_at_acls_and_sessions_and_takes_them_in_steps() {
+    let mut bed = bed();
+    let sessions = |bed: &mut Bed, ids: std::ops::Range<i64>, txn: &dyn Fn() -> Txn<'static>| {
+        for id in ids {
+            let zxid = bed.tree.applied().0 as i64 + 1;
+            let header = TxnHeader { client_id: id, cxid: 1, zxid, time_ms: 0, kind: 0 };
+            bed.tree.apply(&Proposal { header, txn: txn(), digest: None }, &mut bed.fired);
+        }
+    };
+    let acl = |bed: &mut Bed, path: &str, id: &str| {
+        let bytes = acls::encode([Acl { perms: perms::READ, scheme: Some("ip"), id: Some(id) }]);
+        let acl = acls::read(&bytes);
+        assert!(matches!(bed.run(Txn::SetAcl { path, acl, version: 1 }), Outcome::AclSet(_)));
+    };
+    for i in 0..3_000 {
+        bed.create(&format!("/n{i}"));
+        acl(&mut bed, &format!("/n{i}"), &format!("was {i}"));
+    }
+    sessions(&mut bed, 0..3_000, &|| Txn::CreateSession { timeout_ms: 5 });
+    let (mut image, steps) = looked_at(|| bed.tree.begin_image());
+    assert!(steps < 10, "{steps} looks to begin");
+    let (mut chunks, mut round) = (Vec::new(), 0);
+    let acls_before = bed.tree.counts().acls;
+    loop {
+        let mut out = Vec::new();
+        let (kind, steps) = looked_at(|| bed.tree.image_chunk(&mut image, &mut out, 4_096));
+        assert!(steps < 2_000, "{steps} looks in one step");
+        let Some(kind) = kind else { break };
+        assert!(out.len() < 4_096 + 200 || kind == ChunkKind::Header, "{} bytes of {kind:?}", out.len());
+        chunks.push((kind, out));
+        // Lists go, their places are used again, others come; sessions end, begin again with another timeout, begin afresh.
+        for i in (round % 7..3_000).step_by(500) {
+            acl(&mut bed, &format!("/n{i}"), &format!("round {round}"));
+        }
+        sessions(&mut bed, round * 30..round * 30 + 20, &|| Txn::CloseSession { paths: None });
+        sessions(&mut bed, round * 30..round * 30 + 10, &|| Txn::CreateSession { timeout_ms: 6 });
+        sessions(&mut bed, 2_900 - round..2_901 - round, &|| Txn::CloseSession { paths: None });
+        sessions(&mut bed, 5_000 + round..5_001 + round, &|| Txn::CreateSession { timeout_ms: 7 });
+        round += 1;
+    }
+    assert!(round > 20, "{round} rounds");
+    let (rest, steps) = looked_at(|| bed.tree.end_image(image));
+    assert_eq!(steps, 0);
+    drop(rest);
+    let loader = Loader::new(TreeOptions { extended_types: true, ..TreeOptions::default() });
+    chunks.iter().for_each(|(kind, bytes)| loader.chunk(*kind, bytes).unwrap());
+    let loaded = loader.finish().unwrap();
+    assert!(loaded.sessions().eq((0..3_000).map(|id| (SessionId(id), 5))));
+    assert_eq!(loaded.counts().acls, acls_before);
+    for i in 0..3_000 {
+        let node = loaded.find(&format!("/n{i}")).unwrap();
+        let was = format!("was {i}");
+        assert_eq!(loaded.acl(node.acl_id()).iter().next().unwrap().id, Some(&*was));
+    }
+}
