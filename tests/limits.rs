@@ -301,6 +301,41 @@ fn frames_that_trickle_in_are_put_together() {
     assert_eq!(other.get("/slow"), Ok(Some(b"abc".to_vec())));
 }
 
+/// All but the last byte of a large frame, from each of many: those with the largest go, and nobody else notices.
+#[test]
+fn a_crowd_that_does_not_finish_its_frames_is_thinned_out_and_small_requests_are_served() {
+    const CROWD: usize = 24;
+    let server = start(&[("zabra.limits.inputBytes", "4194304")]);
+    let (mut small, _) = connect(server.address(), 30_000);
+    let (mut started, _) = connect(server.address(), 30_000);
+    let create = framed(&request(1, op::CREATE, &create_body("/begun", Some(&[1; 12_000]), &Acl::open(), 0)));
+    started.send_raw(&create[..create.len() - 1]).expect("sent");
+    let large = framed(&create_frame("/large", FRAME_REFUSED - 1));
+    let mut crowd: Vec<Conn> = (0..CROWD).map(|_| connect(server.address(), 30_000).0).collect();
+    for conn in &mut crowd {
+        // It may be closed while it is at it.
+        let _ = conn.send_raw(&large[..large.len() - 1]);
+        assert!(small.get("/").is_ok());
+    }
+    // Who is still there finishes its frame, and is answered.
+    let mut served = 0;
+    for conn in &mut crowd {
+        let _ = conn.send_raw(&large[large.len() - 1..]);
+        served += usize::from(matches!(conn.receive(SOON), Received::Frame(_)));
+    }
+    assert!((1..=4).contains(&served), "{served} frames of 1 MiB in a budget of 4 MiB");
+    started.send_raw(&create[create.len() - 1..]).expect("sent");
+    let Received::Frame(frame) = started.receive(SOON) else { panic!("a frame of 12 KiB is let be") };
+    assert_eq!(Reply::parse(&frame).expect("a reply").err, err::OK);
+    // What was held is given back: as much again fits, one after the other.
+    for _ in 0..8 {
+        let (mut conn, _) = connect(server.address(), 30_000);
+        conn.send_raw(&large).expect("sent");
+        assert!(matches!(conn.receive(SOON), Received::Frame(_)));
+    }
+    assert_unharmed(&server);
+}
+
 #[test]
 fn an_idle_connection_costs_less_than_twenty_kilobytes() {
     const COUNT: u64 = 2_000;

@@ -22,6 +22,7 @@ use crate::server::Shared;
 use crate::server::commit::{Commit, CommitLimits, payload_bytes_max};
 use crate::server::config::{Config, LogRegion, ZABRA_FOLDER, inspect_data_dirs};
 use crate::server::fourletter::TRACE_MASK_DEFAULT;
+use crate::server::input::InputBudget;
 use crate::server::snapshotter::{SnapshotPolicy, Snapshots};
 use crate::server::stats::ServerStats;
 use crate::session::{Tracker, first_session_id};
@@ -121,6 +122,7 @@ pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
         sessions: Mutex::new(tracker(&config, &tree)),
         commit: Commit::new(limits, prepare, appender, flusher),
         conns: crate::server::registry::Registry::default(),
+        input: InputBudget::new(usize::try_from(config.limits.input_bytes_max).unwrap_or(usize::MAX)),
         stats: ServerStats::new(),
         snapshots,
         prepare_options,

@@ -188,6 +188,8 @@ pub struct Limits {
     pub requests_per_connection_max: u32,
     /// Bytes of requests in the server; above it, connections are not read.
     pub inflight_bytes_max: u64,
+    /// Bytes of input buffers; above it, the connections with the largest unfinished frames are closed.
+    pub input_bytes_max: u64,
     /// Bytes of replies and events that a slow reader may leave waiting before it is disconnected.
     pub outbox_bytes_per_connection_max: u64,
     /// Watches of one connection.

@@ -51,6 +51,8 @@ pub(crate) struct Conn {
     /// Close at once, without sending what waits.
     killed: AtomicBool,
     task: AtomicWaker,
+    /// What its input buffer is charged with, bytes; kept by `input`.
+    pub(crate) input_held: AtomicUsize,
     pub(crate) stats: ConnStats,
 }
 
@@ -73,6 +75,7 @@ impl Conn {
             woken: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             task: AtomicWaker::new(),
+            input_held: AtomicUsize::new(0),
             stats: ConnStats::new(now.0),
         })
     }

@@ -2,31 +2,24 @@
 //!
 //! - T1: requests take effect in the order in which they were sent: a read waits for the connection's own earlier writes, a write for its
 //!   earlier reads; a run of writes is pipelined, a run of reads is served under one hold of the tree's lock.
-//! - T2: memory per connection grows with bytes received, never on the word of a length.
+//! - T2: memory per connection grows with bytes received, never on the word of a length, and within a budget of all (`input`).
 //! - T3: a connection that cannot go on (frame cut short, own writes pending, output unread, queue full) waits; nobody waits for it.
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use crate::server::Shared;
 use crate::server::conn::Conn;
 use crate::server::dispatch::{Dispatch, Progress};
-
-/// Input buffer of a quiet connection, bytes.
-const INPUT_BYTES_MIN: usize = 4 << 10;
-
-/// Input buffer of a busy connection, bytes; larger only for a frame that is larger.
-const INPUT_BYTES_BUSY: usize = 128 << 10;
+use crate::server::input::{Input, OverBudget};
 
 /// A client that takes nothing of what waits for it for so long is cut off.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
@@ -43,7 +36,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, stream: TcpStrea
         shared,
         conn,
         stream,
-        input: BytesMut::new(),
+        input: Input::new(shared, conn),
         output: Vec::new(),
         sent: 0,
         stalled_since: None,
@@ -74,7 +67,7 @@ struct Task<'a> {
     conn: &'a Arc<Conn>,
     stream: TcpStream,
     /// Received, not yet processed.
-    input: BytesMut,
+    input: Input<'a>,
     /// Taken from the outbox, sent up to `sent`.
     output: Vec<u8>,
     sent: usize,
@@ -174,14 +167,13 @@ impl Task<'_> {
         .await
     }
 
-    /// Reads into `input`, growing it with what has come: twice what is there, within limits, so that a length alone costs nothing (T2).
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
-        if self.input.capacity() - self.input.len() < INPUT_BYTES_MIN / 2 {
-            self.input.reserve(self.input.len().clamp(INPUT_BYTES_MIN, INPUT_BYTES_BUSY));
-        }
-        pin!(self.stream.read_buf(&mut self.input)).poll(cx).map(|received| match received {
-            Ok(0) => Err(Closed::ByClient),
-            Ok(_) => Ok(()),
+        self.input.poll_receive(&mut self.stream, cx).map(|received| match received {
+            Ok(Ok(0)) => Err(Closed::ByClient),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(OverBudget)) => {
+                Err(Closed::ByServer("its frame was the largest (zabra.limits.inputBytes)"))
+            }
             Err(error) => Err(Closed::Io(error)),
         })
     }
@@ -192,11 +184,8 @@ impl Task<'_> {
             return Progress::NeedInput;
         }
         let now = Instant::now();
-        let (consumed, progress) = self.dispatch.frames(&self.input, now);
-        self.input.advance(consumed);
-        if self.input.is_empty() && self.input.capacity() > INPUT_BYTES_BUSY {
-            self.input = BytesMut::new();
-        }
+        let (consumed, progress) = self.dispatch.frames(self.input.bytes(), now);
+        self.input.consume(consumed);
         if self.dispatch.take_submitted() {
             self.shared.commit.kick(self.shared, self.conn, now);
         }

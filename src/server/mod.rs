@@ -15,6 +15,7 @@ mod conn_task;
 mod dispatch;
 pub mod fourletter;
 mod housekeeping;
+mod input;
 mod listener;
 mod registry;
 mod snapshotter;
@@ -37,6 +38,7 @@ pub use self::boot::Recovered;
 use self::commit::Commit;
 use self::config::Config;
 use self::conn::Conn;
+use self::input::InputBudget;
 use self::registry::Registry;
 use self::snapshotter::Snapshots;
 use self::stats::ServerStats;
@@ -53,6 +55,7 @@ pub(crate) struct Shared {
     pub(crate) sessions: Mutex<Tracker>,
     pub(crate) commit: Commit,
     pub(crate) conns: Registry,
+    pub(crate) input: InputBudget,
     pub(crate) stats: ServerStats,
     pub(crate) snapshots: Snapshots,
     pub(crate) prepare_options: PrepareOptions,

@@ -77,6 +77,13 @@ impl Registry {
         }
     }
 
+    /// The open connection for which `size` is largest; `None` when it is 0 for all.
+    pub(crate) fn largest(&self, size: impl Fn(&Conn) -> usize) -> Option<Arc<Conn>> {
+        let table = self.table.read();
+        let sizes = table.conns.values().map(|conn| (size(conn), conn)).filter(|(size, _)| *size > 0);
+        sizes.max_by_key(|(size, _)| *size).map(|(_, conn)| Arc::clone(conn))
+    }
+
     /// The connection with this id, if it is still open.
     pub(crate) fn get(&self, id: ConnId) -> Option<Arc<Conn>> {
         self.table.read().conns.get(&id).cloned()

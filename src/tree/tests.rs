@@ -813,7 +813,7 @@ fn an_image_begins_and_ends_without_looking_at_acls_and_sessions_and_takes_them_
     };
     let acl = |bed: &mut Bed, path: &str, id: &str| {
         let bytes = acls::encode([Acl { perms: perms::READ, scheme: Some("ip"), id: Some(id) }]);
-        let acl = acls::read(&bytes);
+        let acl = AclVec::of_encoded(&bytes);
         assert!(matches!(bed.run(Txn::SetAcl { path, acl, version: 1 }), Outcome::AclSet(_)));
     };
     for i in 0..3_000 {

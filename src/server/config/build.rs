@@ -338,6 +338,13 @@ fn limits(s: &mut Settings, frame_bytes_max: usize) -> Limits {
         let expected = format!("{frame_bytes_max} (jute.maxbuffer) or more, so that one frame fits");
         s.wrong(s.origin(inflight), inflight, Some(&inflight_bytes_max.to_string()), &expected);
     }
+    let input = "zabra.limits.inputBytes";
+    let input_bytes_max = s.int(input, 256 << 20).unsigned_abs();
+    if input_bytes_max < 2 * frame_bytes_max as u64 {
+        let expected =
+            format!("{} (twice jute.maxbuffer) or more, so that one frame fits", 2 * frame_bytes_max);
+        s.wrong(s.origin(input), input, Some(&input_bytes_max.to_string()), &expected);
+    }
     Limits {
         connections_max: positive(s.int("maxCnxns", CONNECTIONS_MAX_DEFAULT)),
         connections_per_address_max: positive(s.int("maxClientCnxns", CONNECTIONS_PER_ADDRESS_DEFAULT)),
@@ -345,6 +352,7 @@ fn limits(s: &mut Settings, frame_bytes_max: usize) -> Limits {
         requests_outstanding_max: small(s, "globalOutstandingLimit", REQUESTS_OUTSTANDING_DEFAULT),
         requests_per_connection_max: small(s, "zabra.limits.requestsPerConnection", 4_096),
         inflight_bytes_max,
+        input_bytes_max,
         outbox_bytes_per_connection_max: s
             .int("zabra.limits.outboxBytesPerConnection", 64 << 20)
             .unsigned_abs(),

@@ -447,6 +447,7 @@ pub(crate) const KEYS: &[Key] = &[
     honoured(Zabra, "zabra.limits.handshakeBytes", Int(64, 1 << 20, "bytes")),
     honoured(Zabra, "zabra.limits.requestsPerConnection", Int(1, I32, "requests")),
     honoured(Zabra, "zabra.limits.inflightBytes", Int(1 << 20, i64::MAX, "bytes")),
+    honoured(Zabra, "zabra.limits.inputBytes", Int(1 << 20, i64::MAX, "bytes")),
     honoured(Zabra, "zabra.limits.outboxBytesPerConnection", Int(1 << 20, i64::MAX, "bytes")),
     honoured(Zabra, "zabra.limits.watchesPerConnection", Int(1, I32, "watches")),
     honoured(Zabra, "zabra.limits.watches", Int(1, I32, "watches")),

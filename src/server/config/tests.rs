@@ -242,7 +242,9 @@ fn every_honoured_key_changes_the_configuration() {
             "autopurge.snapRetainCount" => "9",
             "skipACL" => "yes",
             "zabra.log.segmentBytes" => "8388608",
-            "zabra.limits.inflightBytes" | "zabra.limits.outboxBytesPerConnection" => "8388608",
+            "zabra.limits.inflightBytes"
+            | "zabra.limits.inputBytes"
+            | "zabra.limits.outboxBytesPerConnection" => "8388608",
             "zabra.snapshot.chunkBytes" => "8192",
             "zabra.limits.handshakeBytes" => "128",
             "zabra.snapshot.zstdLevel" => "9",
@@ -383,6 +385,7 @@ fn the_largest_frame_fits_into_a_segment_and_into_the_budget() {
     assert!(problems(read("zabra.log.segmentBytes=67108865"))[0].contains("multiple of 4096"));
     assert_eq!(ok("preAllocSize=65537").log.segment_bytes, (64 << 20) + 4_096);
     assert!(problems(read("jute.maxbuffer=8388608\nzabra.limits.inflightBytes=1048576"))[0].contains("fits"));
+    assert!(problems(read("jute.maxbuffer=8388608\nzabra.limits.inputBytes=8388608"))[0].contains("fits"));
     assert_eq!(ok("zabra.log.region=Mapped").log.region, Some(LogRegion::Mapped));
 }
 
