@@ -15,6 +15,7 @@ use crate::storage::vfs::{OpenMode, Vfs};
 pub use super::fuzz_config::*;
 pub use super::fuzz_log::*;
 pub use super::fuzz_node::*;
+pub use super::fuzz_quorum::*;
 pub use super::fuzz_wire::*;
 
 const DIR: &str = "/data";

@@ -1,4 +1,4 @@
-//! ZooKeeper's wire: jute, client records, transaction records. Bytes in, borrowed values out; no state, no I/O.
+//! ZooKeeper's wire: jute, client records, transaction records, the packets and notifications of peers. Bytes in, borrowed values out; no state, no I/O.
 //!
 //! - W1: decoding never panics, never allocates on the word of a length or a count, and borrows from the input.
 //! - W2: every number is big-endian; a record is its fields in order, without tag or length.
@@ -8,7 +8,11 @@
 
 mod acl;
 mod code;
+pub mod election;
 pub mod jute;
+pub mod quorum;
+pub mod quorum_config;
+pub mod quorum_payload;
 pub mod reply;
 pub mod request;
 mod stat;

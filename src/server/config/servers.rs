@@ -1,8 +1,9 @@
 //! `server.N` lines and `myid`: who is in the ensemble. This version runs a single server; more than one is refused clearly.
 //!
-//! Format: `host:port:port[:role][|host:port:port…][;[host:]clientPort[;[host:]secureClientPort]]`, hosts may be `[v6]`.
+//! The value of a line is a [`Member`].
 
 use crate::base::ServerId;
+use crate::wire::quorum_config::Member;
 
 use super::{ListenAddress, NO_ENSEMBLE};
 
@@ -17,63 +18,13 @@ pub(crate) struct ServerLine {
     pub(crate) secure: bool,
 }
 
-const FORMAT: &str = "host:port:port[:participant|observer][;[address:]clientPort]";
-
 /// Reads one line. The error says what is expected.
 pub(crate) fn parse(id: &str, value: &str) -> Result<ServerLine, String> {
     let id = id.parse::<i64>().map(ServerId).map_err(|_| "server.N with a whole number N".to_owned())?;
-    let mut parts = value.split(';');
-    let servers = parts.next().unwrap_or_default();
-    let client = parts.next().filter(|p| !p.trim().is_empty());
-    let secure = parts.next().is_some_and(|p| !p.trim().is_empty());
-    if parts.next().is_some() {
-        return Err(FORMAT.to_owned());
-    }
-    let roles: Option<Vec<bool>> = servers.split('|').map(|s| role(s.trim())).collect();
-    let roles = roles.ok_or_else(|| FORMAT.to_owned())?;
-    let observer = roles[0];
-    if roles.iter().any(|r| *r != observer) {
-        return Err("the same role for every address of a server".to_owned());
-    }
-    let client = client.map(|c| client_address(c.trim()).ok_or_else(|| FORMAT.to_owned())).transpose()?;
-    Ok(ServerLine { id, observer, client, secure })
-}
-
-/// True for an observer; `None` when the address is not one.
-fn role(address: &str) -> Option<bool> {
-    let (host, rest) = split_host(address)?;
-    let mut parts = rest.split(':');
-    let (quorum, election) = (port(parts.next()?)?, port(parts.next()?)?);
-    let observer = match parts.next() {
-        None => false,
-        Some(word) if word.eq_ignore_ascii_case("participant") => false,
-        Some(word) if word.eq_ignore_ascii_case("observer") => true,
-        Some(_) => return None,
-    };
-    let fine = !host.is_empty() && quorum != election && parts.next().is_none();
-    fine.then_some(observer)
-}
-
-/// `port` or `host:port`.
-fn client_address(text: &str) -> Option<ListenAddress> {
-    if let Some(port) = port(text) {
-        return Some(ListenAddress { host: None, port });
-    }
-    let (host, rest) = split_host(text)?;
-    let host = (!host.is_empty()).then(|| host.to_owned())?;
-    Some(ListenAddress { host: Some(host), port: port(rest)? })
-}
-
-/// Host and what stands behind its colon; brackets around an IPv6 address are dropped.
-fn split_host(text: &str) -> Option<(&str, &str)> {
-    match text.strip_prefix('[') {
-        Some(rest) => rest.split_once("]:"),
-        None => text.split_once(':'),
-    }
-}
-
-fn port(text: &str) -> Option<u16> {
-    if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
+    let member = Member::parse(value).map_err(|e| e.to_string())?;
+    let observer = member.is_observer();
+    let client = member.client.map(|c| ListenAddress { host: c.host, port: c.port });
+    Ok(ServerLine { id, observer, client, secure: member.secure_client.is_some() })
 }
 
 /// First line of `myid`.
@@ -134,26 +85,10 @@ mod tests {
     }
 
     #[test]
-    fn server_lines_that_are_wrong() {
-        for text in [
-            "",
-            "h",
-            "h:1",
-            "h:1:1",
-            "h:1:x",
-            "h:1:2:king",
-            "h:1:2:participant:x",
-            ":1:2",
-            "h:1:2;x",
-            "h:1:2;1;2;3",
-            "h:99999:2",
-            "[::1:1:2",
-            "a:1:2|b:1:2:observer",
-            "h:1:2;:2181",
-        ] {
-            assert!(parse("1", text).is_err(), "{text:?}");
-        }
-        assert!(parse("x", "h:1:2").is_err());
+    fn server_lines_that_are_wrong_say_what_is_expected() {
+        assert!(parse("1", "h:1").unwrap_err().starts_with("host:port:port"));
+        assert!(parse("1", "a:1:2:participant|b:1:2:observer").unwrap_err().contains("the same role"));
+        assert!(parse("x", "h:1:2").unwrap_err().contains("whole number"));
     }
 
     #[test]
