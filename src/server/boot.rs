@@ -126,7 +126,7 @@ pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
         stats: ServerStats::new(),
         snapshots,
         prepare_options,
-        own_auth: Arc::new(AuthIds::none()),
+        own_auth: AuthIds::none(),
         unclosed: Mutex::default(),
         node_id: finish.dir.superblock().node_id,
         // Not before recovery: sessions have their whole timeout from now.

@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::base::{ConnId, LogPos, SessionId};
-use crate::node::{AuthIds, Prepare, WriteRequest, put_write_reply};
+use crate::node::{Prepare, WriteRequest, put_write_reply};
 use crate::server::Shared;
-use crate::server::conn::Conn;
+use crate::server::conn::{Auth, Conn};
 use crate::server::stats::{RequestKind, Tally};
 use crate::storage::log::{Appender, Flusher, Group, LogError, RecordKind};
 use crate::tree::{DigestMismatch, Fired, Outcome};
@@ -51,6 +51,9 @@ const SLOW_FLUSH: Duration = Duration::from_micros(400);
 /// beyond it is bounded by [`payload_bytes_max`].
 const GROUP_BYTES_TARGET: usize = 1 << 20;
 
+/// What stands before the body of a request: length, xid, op.
+const REQUEST_HEAD_BYTES: usize = 12;
+
 /// Groups kept for reuse.
 const POOL_MAX: usize = 8;
 
@@ -78,7 +81,7 @@ struct Diverged(DigestMismatch);
 #[derive(Clone, Debug)]
 struct Client {
     conn: Arc<Conn>,
-    auth: Arc<AuthIds>,
+    auth: Auth,
 }
 
 /// One write on its way.
@@ -111,9 +114,9 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// Adds a client's write.
-    pub(crate) fn push_client(&mut self, conn: &Arc<Conn>, auth: &Arc<AuthIds>, write: &Write<'_>) {
+    pub(crate) fn push_client(&mut self, conn: &Arc<Conn>, auth: &Auth, write: &Write<'_>) {
         conn.write_submitted();
-        self.push(Some(Client { conn: Arc::clone(conn), auth: Arc::clone(auth) }), write);
+        self.push(Some(Client { conn: Arc::clone(conn), auth: auth.clone() }), write);
     }
 
     fn push(&mut self, client: Option<Client>, write: &Write<'_>) {
@@ -163,6 +166,7 @@ struct PrepareStage {
     prepare: Prepare,
     appender: Appender,
     drained: Queue,
+    tally: Tally,
     /// The disk was full: everything is refused until all that was appended is applied and `prepare` is rebuilt from the tree.
     full_disk: bool,
     /// When that was last said.
@@ -230,6 +234,7 @@ impl Commit {
                 prepare,
                 appender,
                 drained: Queue::default(),
+                tally: Tally::default(),
                 full_disk: false,
                 full_disk_said: None,
             }),
@@ -404,6 +409,7 @@ impl Commit {
             std::mem::swap(&mut *queue, &mut stage.drained);
             self.queued.store(0, Ordering::SeqCst);
         }
+        stage.note_requests(shared);
         let may_append = !stage.full_disk || stage.rebuild(shared);
         while !stage.drained.entries.is_empty() {
             let mut batch = self.pool.lock().pop().unwrap_or_default();
@@ -507,6 +513,14 @@ impl PrepareStage {
         true
     }
 
+    /// Counts the requests of clients: here, once per group, or each would move the counters between the threads.
+    fn note_requests(&mut self, shared: &Shared) {
+        // A connect request is counted by its connection.
+        let requests = self.drained.entries.iter().filter(|e| e.client.is_some() && e.op != OpCode::CreateSession);
+        requests.for_each(|entry| self.tally.request(REQUEST_HEAD_BYTES + entry.len));
+        shared.stats.absorb(&mut self.tally);
+    }
+
     /// What was prepared for this append, and behind it, is void: the overlay is built again when there is space.
     fn note_full_disk(&mut self, error: &LogError) {
         let now = Instant::now();
@@ -534,7 +548,7 @@ impl PrepareStage {
                     cxid: entry.xid,
                     op: entry.op,
                     body: &self.drained.bytes[entry.start..entry.start + entry.len],
-                    auth: entry.client.as_ref().map_or(&shared.own_auth, |client| &client.auth),
+                    auth: entry.client.as_ref().map_or(&shared.own_auth, |client| client.auth.ids(&client.conn)),
                     conn: entry.client.as_ref().map_or(ConnId(0), |client| client.conn.id),
                 };
                 let out = batch.group.begin_record();
@@ -590,7 +604,7 @@ impl FlushStage {
             for watcher in firing.watchers {
                 let Some(conn) = shared.conns.get(*watcher) else { continue };
                 // Used up, but withheld from those who may not read the node (since 3.9.2).
-                if !conn.auth().allowed(&shared.prepare_options.auth, firing.acl, perms::READ) {
+                if !conn.auth().ids(&conn).allowed(&shared.prepare_options.auth, firing.acl, perms::READ) {
                     continue;
                 }
                 let mut bytes = 0;

@@ -6,11 +6,10 @@
 //! - C3: only the connection's own task touches the socket. A client that does not read stops itself, nobody else.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
-use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
 
 use crate::base::{ConnId, SessionId, WallMs};
@@ -32,35 +31,59 @@ pub(crate) struct Outbox {
     pub(crate) close_after: bool,
 }
 
+/// Who a client was at some moment: most never authenticate, and then a copy costs nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Auth(Option<Arc<AuthIds>>);
+
+impl Auth {
+    pub(crate) fn new(ids: AuthIds) -> Auth {
+        Auth(Some(Arc::new(ids)))
+    }
+
+    /// The identities, `conn`'s.
+    pub(crate) fn ids<'a>(&'a self, conn: &'a Conn) -> &'a AuthIds {
+        self.0.as_deref().unwrap_or(&conn.peer_ids)
+    }
+}
+
 /// The shared half of a connection.
+///
+/// Laid out by who writes what: two threads that change one cache line in turn pay for it with every request.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Conn {
-    pub(crate) id: ConnId,
-    pub(crate) peer: SocketAddr,
+    // The first line goes to and fro between the task and whoever answers.
     outbox: Mutex<Outbox>,
-    /// Events and replies a client may leave unread, bytes, before it is cut off.
-    outbox_bytes_max: usize,
-    /// Identities of the client; replaced as a whole by each auth packet.
-    auth: Mutex<Arc<AuthIds>>,
-    /// 0 until the session is set up.
-    session: AtomicI64,
     /// Writes handed to the commit path and not answered yet.
     pending_writes: AtomicUsize,
     /// Set by a waker, cleared by the task before it looks: many wakes cost one.
     woken: AtomicBool,
     /// Close at once, without sending what waits.
     killed: AtomicBool,
-    task: AtomicWaker,
+    // Written by whoever answers.
+    pub(crate) stats: ConnStats,
+    // Hardly ever written.
+    /// The one task that serves the connection, from the first time it waits.
+    task: OnceLock<Waker>,
+    /// 0 until the session is set up.
+    session: AtomicI64,
+    pub(crate) id: ConnId,
+    pub(crate) peer: SocketAddr,
+    /// Who the client is by its address alone.
+    peer_ids: AuthIds,
+    /// Who it is since it has authenticated; replaced as a whole by each auth packet.
+    auth: Mutex<Option<Arc<AuthIds>>>,
+    /// Events and replies a client may leave unread, bytes, before it is cut off.
+    outbox_bytes_max: usize,
     /// What its input buffer is charged with, bytes; kept by `input`.
     pub(crate) input_held: AtomicUsize,
-    pub(crate) stats: ConnStats,
 }
 
 impl Conn {
     pub(crate) fn new(
         id: ConnId,
         peer: SocketAddr,
-        auth: AuthIds,
+        peer_ids: AuthIds,
         now: WallMs,
         outbox_bytes_max: usize,
     ) -> Arc<Conn> {
@@ -69,12 +92,13 @@ impl Conn {
             peer,
             outbox: Mutex::default(),
             outbox_bytes_max,
-            auth: Mutex::new(Arc::new(auth)),
+            peer_ids,
+            auth: Mutex::default(),
             session: AtomicI64::new(0),
             pending_writes: AtomicUsize::new(0),
             woken: AtomicBool::new(false),
             killed: AtomicBool::new(false),
-            task: AtomicWaker::new(),
+            task: OnceLock::new(),
             input_held: AtomicUsize::new(0),
             stats: ConnStats::new(now.0),
         })
@@ -119,8 +143,16 @@ impl Conn {
         !self.woken.swap(true, Ordering::AcqRel)
     }
 
+    /// Behind [`Conn::mark_woken`], in that order.
     pub(crate) fn wake(&self) {
-        self.task.wake();
+        let task = self.task.get().or_else(|| {
+            // See `poll_woken`. Still nobody there: then the task has not waited yet, and will find the mark when it does.
+            fence(Ordering::SeqCst);
+            self.task.get()
+        });
+        if let Some(task) = task {
+            task.wake_by_ref();
+        }
     }
 
     /// The task is about to look at everything others may have changed.
@@ -129,10 +161,16 @@ impl Conn {
         self.woken.swap(false, Ordering::AcqRel);
     }
 
-    /// True when somebody woke the task since [`Conn::clear_woken`]; else `task` is woken when somebody does.
+    /// True when somebody woke the task since [`Conn::clear_woken`]; else `task`, always the same one, is woken when somebody does.
     pub(crate) fn poll_woken(&self, task: &Waker) -> bool {
-        self.task.register(task);
-        // Behind it: who marks later finds the waker.
+        match self.task.get() {
+            Some(known) => assert!(known.will_wake(task), "one task serves a connection"),
+            None => {
+                let _ = self.task.set(task.clone());
+                // Who marks and finds no waker looks again behind a fence of its own: either it finds this one, or its mark is seen below.
+                fence(Ordering::SeqCst);
+            }
+        }
         self.woken.load(Ordering::Acquire)
     }
 
@@ -147,12 +185,13 @@ impl Conn {
         self.killed.load(Ordering::Acquire)
     }
 
-    pub(crate) fn auth(&self) -> Arc<AuthIds> {
-        Arc::clone(&self.auth.lock())
+    /// Who the client is now.
+    pub(crate) fn auth(&self) -> Auth {
+        Auth(self.auth.lock().clone())
     }
 
-    pub(crate) fn set_auth(&self, auth: AuthIds) {
-        *self.auth.lock() = Arc::new(auth);
+    pub(crate) fn set_auth(&self, auth: &Auth) {
+        self.auth.lock().clone_from(&auth.0);
     }
 
     pub(crate) fn session(&self) -> Option<SessionId> {

@@ -12,7 +12,7 @@ use crate::base::SessionId;
 use crate::node::{self, AuthIds, ReadContext, Served};
 use crate::server::Shared;
 use crate::server::commit::Write;
-use crate::server::conn::Conn;
+use crate::server::conn::{Auth, Conn};
 use crate::server::fourletter::{TRACE_MASK_BYTES, Word};
 use crate::server::stats::{RequestKind, Tally};
 use crate::session::{self, ConnectPlan, ConnectState, SessionHandle};
@@ -73,6 +73,8 @@ pub(crate) struct Dispatch<'a> {
     shared: &'a Arc<Shared>,
     conn: &'a Arc<Conn>,
     phase: Phase,
+    /// Who the client is; `conn` has it too, for those who deliver events.
+    auth: Auth,
     submitted: bool,
     tally: Tally,
 }
@@ -88,7 +90,14 @@ struct Frame<'b> {
 
 impl<'a> Dispatch<'a> {
     pub(crate) fn new(shared: &'a Arc<Shared>, conn: &'a Arc<Conn>) -> Dispatch<'a> {
-        Dispatch { shared, conn, phase: Phase::Greeting, submitted: false, tally: Tally::default() }
+        Dispatch {
+            shared,
+            conn,
+            phase: Phase::Greeting,
+            auth: Auth::default(),
+            submitted: false,
+            tally: Tally::default(),
+        }
     }
 
     /// True once a connect request or a four-letter word has come.
@@ -230,8 +239,7 @@ impl<'a> Dispatch<'a> {
             body: &body,
             received: Instant::now(),
         };
-        let auth = self.conn.auth();
-        self.shared.commit.submit(|queue| queue.push_client(self.conn, &auth, &write));
+        self.shared.commit.submit(|queue| queue.push_client(self.conn, &self.auth, &write));
         self.submitted = true;
     }
 
@@ -322,14 +330,12 @@ impl<'a> Dispatch<'a> {
         if self.conn.unread_bytes() >= self.conn.outbox_bytes_soft() {
             return (0, Some(Progress::OutputFull));
         }
-        let auth = self.conn.auth();
         let (mut consumed, mut count) = (0, 0);
         // Looked at before the queue is locked, which everybody shares: under it there is only copying.
         while count < room
             && let Ok(Some(frame)) = self.frame(&input[consumed..])
             && class(&frame) == Class::Write
         {
-            self.tally.request(frame.bytes);
             consumed += frame.bytes;
             count += 1;
         }
@@ -338,12 +344,11 @@ impl<'a> Dispatch<'a> {
             while let Ok(Some(frame)) = self.frame(run) {
                 let op = OpCode::from_i32(frame.header.op).expect("a write has a known number");
                 let write = Write { session, xid: frame.header.xid, op, body: frame.body, received: now };
-                queue.push_client(self.conn, &auth, &write);
+                queue.push_client(self.conn, &self.auth, &write);
                 run = &run[frame.bytes..];
             }
         });
         self.conn.stats.requests(count as u64);
-        shared.stats.absorb(&mut self.tally);
         self.submitted = true;
         (consumed, None)
     }
@@ -351,11 +356,11 @@ impl<'a> Dispatch<'a> {
     /// Serves the run of reads at the front of `input` under one hold of the tree's lock (C1 of `conn`).
     fn reads(&mut self, input: &[u8], session: SessionId, now: Instant) -> (usize, Option<Progress>) {
         let shared = self.shared;
-        let auth = self.conn.auth();
+        let auth = self.auth.clone();
         let context = ReadContext {
             conn: self.conn.id,
             session,
-            ids: &auth,
+            ids: auth.ids(self.conn),
             auth: &shared.prepare_options.auth,
             reply_bytes_max: self.conn.reply_bytes_max(),
         };
@@ -402,7 +407,7 @@ impl<'a> Dispatch<'a> {
 
     /// Outside the order of requests, like ZooKeeper: the reply (zxid 0) may overtake earlier ones.
     fn authenticate(&mut self, frame: &Frame<'_>) {
-        let mut ids = AuthIds::clone(&self.conn.auth());
+        let mut ids = AuthIds::clone(self.auth.ids(self.conn));
         let options = &self.shared.prepare_options.auth;
         let (scheme, auth) = match Request::read(OpCode::Auth, frame.body) {
             Ok(Request::Auth { scheme, auth }) => (scheme, auth),
@@ -414,7 +419,8 @@ impl<'a> Dispatch<'a> {
             self.shared.stats.auth_failed.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(peer = %self.conn.peer, scheme = scheme.unwrap_or_default(), "authentication failed");
         } else {
-            self.conn.set_auth(ids);
+            self.auth = Auth::new(ids);
+            self.conn.set_auth(&self.auth);
         }
     }
 

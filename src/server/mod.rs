@@ -60,7 +60,7 @@ pub(crate) struct Shared {
     pub(crate) snapshots: Snapshots,
     pub(crate) prepare_options: PrepareOptions,
     /// Identity of the server's own writes.
-    pub(crate) own_auth: Arc<AuthIds>,
+    pub(crate) own_auth: AuthIds,
     /// closeSessions that met a full disk: submitted again later.
     unclosed: Mutex<BTreeSet<SessionId>>,
     /// Who wrote a snapshot.

@@ -10,10 +10,9 @@ use crate::wire::OpCode;
 /// writes, at any time, so what is sent is counted by additions. `crst` resets from elsewhere, and what was recorded at that very
 /// moment may survive it (S2).
 #[derive(Debug)]
+#[repr(C)]
 pub struct ConnStats {
-    /// Wall time of the connection, ms since 1970.
-    established_ms: i64,
-    received: AtomicU64,
+    // In one go by whoever answers; what is not, last.
     sent: AtomicU64,
     outstanding: AtomicU64,
     last_op: AtomicI32,
@@ -25,6 +24,9 @@ pub struct ConnStats {
     max_latency_us: AtomicU64,
     sum_latency_us: AtomicU64,
     count: AtomicU64,
+    received: AtomicU64,
+    /// Wall time of the connection, ms since 1970.
+    established_ms: i64,
 }
 
 /// [`ConnStats::last_op`] before the first reply; no op code.
