@@ -2,7 +2,7 @@
 //!
 //! Two stages, each behind its own lock. A connection that is alone with its writes takes them to their end itself ([`Commit::kick`]),
 //! so that they cost no hand-over between threads. As soon as several write, the commit thread does it: what comes while it flushes is
-//! the next group, and the threads that serve connections never wait for the disk; a large group they prepare and append meanwhile.
+//! the next group, and the threads that serve connections never wait for the disk; on a slow one they prepare and append it meanwhile.
 //!
 //! - M1: whoever releases a stage looks again for work that came while it held it; who fails to get a stage may therefore leave.
 //! - M2: order of the queue = order of zxids = order of the log = order of application. The prepare lock spans draining and appending; the
@@ -35,16 +35,19 @@ const LOCKED_TXNS_MAX: usize = 128;
 /// Transactions applied under one hold. Their clients are woken behind it: the first ones go on while the next are applied.
 const APPLIED_TXNS_MAX: usize = 16;
 
-/// While a flush runs, the next group is prepared and appended ahead of it once it has so many requests; a smaller one is left to whoever
-/// flushes, for the groups that come together meanwhile cost one append instead of many.
+/// While a slow flush runs, the next group is prepared and appended ahead of it once it has so many requests; a smaller one is left to
+/// whoever flushes, for the groups that come together meanwhile cost one append instead of many.
 const AHEAD_MIN: usize = 64;
 
 /// A connection may carry out its own writes when no other's were flushed for so long: longer than a client takes to send its next one,
 /// or several clients with one write each in flight would look lone in turn, and cost one flush each.
 const LONE_AFTER: Duration = Duration::from_millis(1);
 
+/// A connection with more writes under way is not alone with them in spirit: they are a stream, and its task should go on reading it.
+const LONE_WRITES_MAX: usize = 16;
+
 /// A flush slower than this, on average, is left to the commit thread: it would keep a connection's task, and with it a thread that
-/// serves readers and heartbeats, for too long.
+/// serves readers and heartbeats, for too long. A faster one is over before preparing ahead of it has paid.
 const SLOW_FLUSH: Duration = Duration::from_micros(400);
 
 /// A group is appended, and a new one begun, at this size, bytes. A segment must take a group whole: what one more payload may add
@@ -303,20 +306,23 @@ impl Commit {
         }
     }
 
-    /// True when no other connection has writes under way, or had a moment ago.
+    /// True when no other connection has writes under way, or had a moment ago, and this one has few.
     fn is_lone(&self, shared: &Shared, me: &Conn, now: Instant) -> bool {
         let silent = || {
             let now_us = micros(now.saturating_duration_since(shared.started));
             now_us.saturating_sub(self.flushed_us.load(Ordering::Relaxed)) > LONE_AFTER.as_micros() as u64
         };
+        let pending = me.pending_writes();
         !self.slow.load(Ordering::Relaxed)
-            && self.outstanding.load(Ordering::Relaxed) == me.pending_writes()
+            && pending <= LONE_WRITES_MAX
+            && self.outstanding.load(Ordering::Relaxed) == pending
             && (self.lone.load(Ordering::Relaxed) == me.id.0 || silent())
     }
 
     /// Prepares and appends a large group while another is flushed. Whoever flushes looks for it afterwards.
     fn prepare_ahead(&self, shared: &Shared) {
-        if self.queued.load(Ordering::SeqCst) >= AHEAD_MIN
+        if self.slow.load(Ordering::Relaxed)
+            && self.queued.load(Ordering::SeqCst) >= AHEAD_MIN
             && self.flush.is_locked()
             && let Some(mut stage) = self.prepare.try_lock()
         {
