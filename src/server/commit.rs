@@ -522,7 +522,8 @@ impl PrepareStage {
     /// Counts the requests of clients: here, once per group, or each would move the counters between the threads.
     fn note_requests(&mut self, shared: &Shared) {
         // A connect request is counted by its connection.
-        let requests = self.drained.entries.iter().filter(|e| e.client.is_some() && e.op != OpCode::CreateSession);
+        let requests =
+            self.drained.entries.iter().filter(|e| e.client.is_some() && e.op != OpCode::CreateSession);
         requests.for_each(|entry| self.tally.request(REQUEST_HEAD_BYTES + entry.len));
         shared.stats.absorb(&mut self.tally);
     }
@@ -554,7 +555,10 @@ impl PrepareStage {
                     cxid: entry.xid,
                     op: entry.op,
                     body: &self.drained.bytes[entry.start..entry.start + entry.len],
-                    auth: entry.client.as_ref().map_or(&shared.own_auth, |client| client.auth.ids(&client.conn)),
+                    auth: entry
+                        .client
+                        .as_ref()
+                        .map_or(&shared.own_auth, |client| client.auth.ids(&client.conn)),
                     conn: entry.client.as_ref().map_or(ConnId(0), |client| client.conn.id),
                 };
                 let out = batch.group.begin_record();
