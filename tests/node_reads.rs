@@ -184,6 +184,11 @@ fn ping_answers_with_its_own_xid_and_sync_with_its_path() {
     assert_eq!((ping.xid, ping.zxid, ping.body.len()), (-2, world.tree.applied().to_wire(), 0));
     let sync = world.read(&client, Sync, &body::path_only("anything at all"));
     assert_eq!((sync.xid, sync.path()), (9, "anything at all"));
+    // Text or not: as Java, replaced piece by piece.
+    let mut bytes = body::path_only("/b/é");
+    bytes[7] = 0x83;
+    let sync = world.read(&client, Sync, &bytes);
+    assert_eq!(sync.path(), "/b/\u{fffd}\u{fffd}");
     let null = [0xFF; 4];
     assert_eq!(world.read(&client, Sync, &null).body, null, "even without one");
 }

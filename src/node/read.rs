@@ -11,7 +11,7 @@ use super::auth::{AuthIds, AuthOptions, put_masked};
 use super::reply::{Served, put_unimplemented};
 use crate::base::{ConnId, SessionId, Zxid};
 use crate::tree::{AclId, NodeRef, Tree, WatchKind, WatchMode};
-use crate::wire::jute::PutJute;
+use crate::wire::jute::{PutJute, replaced};
 use crate::wire::reply::{XID_PING, begin, end, put_empty, put_event, put_header};
 use crate::wire::request::{MultiHeader, MultiOps, Request, SetWatches};
 use crate::wire::{ErrorCode, OpCode, perms};
@@ -123,7 +123,10 @@ impl<'a> Reply<'a, '_> {
                 node.stat().put(self.out);
             }
             Request::GetAcl { path } => self.acl(path)?,
-            Request::Sync { path } => self.out.put_buffer(path.map(str::as_bytes)),
+            Request::Sync { path } => {
+                let path = path.map(replaced);
+                self.out.put_buffer(path.as_deref().map(str::as_bytes));
+            }
             Request::MultiRead(ops) => self.multi(ops)?,
             Request::CheckWatches { path, kind } => {
                 let kind = WatchKind::from_i32(kind).ok_or(ErrorCode::MarshallingError)?;

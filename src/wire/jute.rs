@@ -4,15 +4,44 @@
 //! - J2: null (length -1) and empty (length 0) are different values for buffers, strings and vectors.
 //! - J3: a vector count below -1 acts as empty, as in ZooKeeper's `startVector`.
 
+use std::borrow::Cow;
+
 /// What a string that is not UTF-8 is taken for, as a whole. ZooKeeper replaces the bytes in question by U+FFFD and goes on with the
 /// rest. No node's path holds that character, so all that shows is which error follows, and that depends on three things only: a NUL,
-/// a slash, or neither. (But for a delete, which may find the parent missing or locked first, and for what is echoed: sync, and watches
-/// that no node can fire.)
+/// a slash, or neither. (But for a delete, which may find the parent missing or locked first. What is echoed is [`replaced`].)
 fn not_utf8(bytes: &[u8]) -> &'static str {
     match (bytes.contains(&0), bytes.contains(&b'/')) {
         (true, _) => "/\0",
         (false, true) => "/\u{fffd}",
         (false, false) => "\u{fffd}",
+    }
+}
+
+/// Text as Java makes it of `bytes`, which are to be echoed: what is not UTF-8 is replaced by U+FFFD, by the longest piece that begins a
+/// character; an encoded surrogate is one piece.
+#[must_use]
+pub fn replaced(bytes: &[u8]) -> Cow<'_, str> {
+    let first_error = match std::str::from_utf8(bytes) {
+        Ok(text) => return Cow::Borrowed(text),
+        Err(error) => error,
+    };
+    let (mut text, mut rest, mut error) = (String::with_capacity(bytes.len()), bytes, first_error);
+    loop {
+        let (valid, invalid) = rest.split_at(error.valid_up_to());
+        text.push_str(&String::from_utf8_lossy(valid));
+        text.push(char::REPLACEMENT_CHARACTER);
+        rest = match (invalid, error.error_len()) {
+            ([0xed, 0xa0..=0xbf, 0x80..=0xbf, rest @ ..], _) => rest,
+            ([0xed, 0xa0..=0xbf], _) | (_, None) => &[],
+            (_, Some(len)) => &invalid[len..],
+        };
+        match std::str::from_utf8(rest) {
+            Ok(tail) => {
+                text.push_str(tail);
+                return Cow::Owned(text);
+            }
+            Err(next) => error = next,
+        }
     }
 }
 
@@ -287,6 +316,25 @@ mod tests {
         {
             let string = [&int(2)[..], bytes].concat();
             assert_eq!(Reader::new(&string).ustring(), Ok(path));
+        }
+    }
+
+    /// What `new String(bytes, UTF_8)` of Java 17 gives.
+    #[test]
+    fn text_that_is_echoed_is_replaced_as_java_does() {
+        let all: [(&[u8], &str); 9] = [
+            ("/日本 é 😀".as_bytes(), "/日本 é 😀"),
+            (b"/o/b/\x83\xa9", "/o/b/\u{fffd}\u{fffd}"),
+            (b"a\xe6\x97", "a\u{fffd}"),
+            (b"a\xe6\x97b", "a\u{fffd}b"),
+            (b"\xed\xbf\xb0!", "\u{fffd}!"),
+            (b"\xed\xa0", "\u{fffd}"),
+            (b"\xf0\x9f\x98/\xff", "\u{fffd}/\u{fffd}"),
+            (b"\xf4\x9f\x98\x80", "\u{fffd}\u{fffd}\u{fffd}\u{fffd}"),
+            (b"\xc1\xbf", "\u{fffd}\u{fffd}"),
+        ];
+        for (bytes, text) in all {
+            assert_eq!(replaced(bytes), text, "{bytes:x?}");
         }
     }
 

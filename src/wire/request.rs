@@ -117,9 +117,9 @@ pub enum Request<'a> {
         acl: AclVec<'a>,
         version: i32,
     },
-    /// Echoes its path, whatever it is.
+    /// Echoes its path, whatever it is: text or not.
     Sync {
-        path: Option<&'a str>,
+        path: Option<&'a [u8]>,
     },
     Ping,
     Check {
@@ -210,7 +210,7 @@ impl<'a> Request<'a> {
             OpCode::SetAcl => {
                 Request::SetAcl { path: r.ustring()?, acl: AclVec::read(r)?, version: r.int()? }
             }
-            OpCode::Sync => Request::Sync { path: r.ustring_or_null()? },
+            OpCode::Sync => Request::Sync { path: r.buffer()? },
             OpCode::Ping => Request::Ping,
             OpCode::Check => Request::Check { path: r.ustring()?, version: r.int()? },
             OpCode::Multi => Request::Multi(MultiOps::read(r, MultiKind::Write)?),

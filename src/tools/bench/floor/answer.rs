@@ -143,7 +143,7 @@ fn put_body(
             STAT.put(out);
         }
         Request::Multi(ops) => put_results(ops.iter(), out),
-        Request::Sync { path } => out.put_buffer(path.map(str::as_bytes)),
+        Request::Sync { path } => out.put_buffer(*path),
         Request::Delete { .. } | Request::Ping | Request::CloseSession | Request::Auth { .. } => {}
         _ => return false,
     }
