@@ -10,8 +10,10 @@
 //! - M3: nothing is applied, and nobody is answered, before the flush that covers it returned.
 //! - M4: after a failed append or flush nothing is answered any more: the server stops (`Shared::fail`).
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+mod apply;
+mod prepare;
+mod queue;
+
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::thread::Thread;
@@ -20,20 +22,17 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::base::{ConnId, LogPos, SessionId};
-use crate::node::{Prepare, WriteRequest, put_write_reply};
+use crate::node::Prepare;
 use crate::server::Shared;
-use crate::server::conn::{Auth, Conn};
-use crate::server::stats::{RequestKind, Tally};
-use crate::storage::log::{Appender, Flusher, Group, LogError, RecordKind};
-use crate::tree::{DigestMismatch, Fired, Outcome};
-use crate::wire::txn::Proposal;
-use crate::wire::{ErrorCode, OpCode, perms, reply};
+use crate::server::conn::Conn;
+use crate::storage::log::{Appender, Flusher, Group, LogError};
+use crate::wire::OpCode;
 
-/// Transactions prepared under one hold of the tree's lock: about 100 µs, so that readers never wait for long.
-const LOCKED_TXNS_MAX: usize = 128;
+use apply::{Applier, refuse};
+use prepare::PrepareStage;
+use queue::Entry;
 
-/// Transactions applied under one hold. Their clients are woken behind it: the first ones go on while the next are applied.
-const APPLIED_TXNS_MAX: usize = 16;
+pub(crate) use queue::{Queue, Write};
 
 /// While a slow flush runs, the next group is prepared and appended ahead of it once it has so many requests; a smaller one is left to
 /// whoever flushes, for the groups that come together meanwhile cost one append instead of many.
@@ -54,14 +53,8 @@ const SLOW_FLUSH: Duration = Duration::from_micros(400);
 /// beyond it is bounded by [`payload_bytes_max`].
 const GROUP_BYTES_TARGET: usize = 1 << 20;
 
-/// What stands before the body of a request: length, xid, op.
-const REQUEST_HEAD_BYTES: usize = 12;
-
 /// Groups kept for reuse.
 const POOL_MAX: usize = 8;
-
-/// How often a full disk is complained about.
-const FULL_DISK_SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// What heads and padding of one group take in a segment, bytes, generously.
 const GROUP_BYTES_SPARE: usize = 4 << 10;
@@ -75,86 +68,6 @@ pub(crate) fn payload_bytes_max(group_bytes_max: u64) -> usize {
 /// Buffers above this are given back after use, bytes.
 const BUFFER_KEEP_MAX: usize = 4 << 20;
 
-/// The tree is not what prepare took it for: a bug, or bad memory.
-#[derive(Debug, thiserror::Error)]
-#[error("transaction {} should give a tree with digest {:x}, it gives {:x}", .0.zxid, .0.expected, .0.found)]
-struct Diverged(DigestMismatch);
-
-/// Where an answer goes.
-#[derive(Clone, Debug)]
-struct Client {
-    conn: Arc<Conn>,
-    auth: Auth,
-}
-
-/// One write on its way.
-#[derive(Debug)]
-struct Entry {
-    /// `None`: the server's own (expiry, reaper).
-    client: Option<Client>,
-    session: SessionId,
-    xid: i32,
-    op: OpCode,
-    received: Instant,
-    /// Where the body stands in the queue's bytes.
-    start: usize,
-    len: usize,
-}
-
-impl Entry {
-    /// Number of the connection that waits for it; 0 for the server itself.
-    fn writer(&self) -> u64 {
-        self.client.as_ref().map_or(0, |client| client.conn.id.0)
-    }
-}
-
-/// Requests waiting to be prepared; bodies copied into one buffer.
-#[derive(Debug, Default)]
-pub(crate) struct Queue {
-    bytes: Vec<u8>,
-    entries: VecDeque<Entry>,
-}
-
-impl Queue {
-    /// Adds a client's write.
-    pub(crate) fn push_client(&mut self, conn: &Arc<Conn>, auth: &Auth, write: &Write<'_>) {
-        conn.write_submitted();
-        self.push(Some(Client { conn: Arc::clone(conn), auth: auth.clone() }), write);
-    }
-
-    fn push(&mut self, client: Option<Client>, write: &Write<'_>) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(write.body);
-        self.entries.push_back(Entry {
-            client,
-            session: write.session,
-            xid: write.xid,
-            op: write.op,
-            received: write.received,
-            start,
-            len: write.body.len(),
-        });
-    }
-
-    fn reset(&mut self) {
-        self.entries.clear();
-        self.bytes.clear();
-        if self.bytes.capacity() > BUFFER_KEEP_MAX {
-            self.bytes = Vec::new();
-        }
-    }
-}
-
-/// A write as it enters the commit path.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Write<'a> {
-    pub(crate) session: SessionId,
-    pub(crate) xid: i32,
-    pub(crate) op: OpCode,
-    pub(crate) body: &'a [u8],
-    pub(crate) received: Instant,
-}
-
 /// A group on its way from append to apply: the log records, and who waits for each.
 #[derive(Debug, Default)]
 struct Batch {
@@ -165,27 +78,11 @@ struct Batch {
 }
 
 #[derive(Debug)]
-struct PrepareStage {
-    prepare: Prepare,
-    appender: Appender,
-    drained: Queue,
-    tally: Tally,
-    /// The disk was full: everything is refused until all that was appended is applied and `prepare` is rebuilt from the tree.
-    full_disk: bool,
-    /// When that was last said.
-    full_disk_said: Option<Instant>,
-}
-
-#[derive(Debug)]
 struct FlushStage {
     flusher: Flusher,
     batches: Vec<Batch>,
-    fired: Fired,
-    to_wake: Vec<Arc<Conn>>,
-    tally: Tally,
-    /// Wall time of the replies being made, ms since 1970.
-    wall_ms: i64,
     flush_us_average: u64,
+    applier: Applier,
 }
 
 /// How much the commit path takes in.
@@ -233,25 +130,15 @@ impl Commit {
             queue: Mutex::default(),
             queued: AtomicUsize::new(0),
             inflight_bytes: AtomicUsize::new(0),
-            prepare: Mutex::new(PrepareStage {
-                prepare,
-                appender,
-                drained: Queue::default(),
-                tally: Tally::default(),
-                full_disk: false,
-                full_disk_said: None,
-            }),
+            prepare: Mutex::new(PrepareStage::new(prepare, appender)),
             appended: Mutex::default(),
             appended_batches: AtomicUsize::new(0),
             pool: Mutex::default(),
             flush: Mutex::new(FlushStage {
                 flusher,
                 batches: Vec::new(),
-                fired: Fired::default(),
-                to_wake: Vec::new(),
-                tally: Tally::default(),
-                wall_ms: 0,
                 flush_us_average: 0,
+                applier: Applier::default(),
             }),
             slow: AtomicBool::new(false),
             lone: AtomicU64::new(0),
@@ -466,7 +353,7 @@ impl Commit {
             let (count, bytes) = (batch.entries.len(), batch.entries.iter().map(|entry| entry.len).sum());
             if batch.refused {
                 refuse(shared, &mut batch.entries);
-            } else if let Err(mismatch) = stage.apply(shared, batch, me) {
+            } else if let Err(mismatch) = stage.applier.apply(shared, batch, me) {
                 return shared.fail(&mismatch);
             }
             self.outstanding.fetch_sub(count, Ordering::Relaxed);
@@ -500,207 +387,6 @@ impl Commit {
         }
         stage.flush_us_average = (stage.flush_us_average * 7 + us) / 8;
         self.slow.store(stage.flush_us_average > SLOW_FLUSH.as_micros() as u64, Ordering::Relaxed);
-    }
-}
-
-impl PrepareStage {
-    /// After a full disk: once there is a segment again, starts from the tree, which must hold all that was appended. Not before: small
-    /// writes that still fit behind refused large ones would make the refusals look like a matter of luck.
-    fn rebuild(&mut self, shared: &Shared) -> bool {
-        if !shared.commit.space.load(Ordering::Acquire) {
-            return false;
-        }
-        let tree = shared.tree.read();
-        if tree.applied() != self.appender.last_zxid() {
-            return false;
-        }
-        self.prepare = Prepare::new(tree.applied(), tree.digest(), shared.prepare_options.clone());
-        self.full_disk = false;
-        true
-    }
-
-    /// Counts the requests of clients: here, once per group, or each would move the counters between the threads.
-    fn note_requests(&mut self, shared: &Shared) {
-        // A connect request is counted by its connection.
-        let requests =
-            self.drained.entries.iter().filter(|e| e.client.is_some() && e.op != OpCode::CreateSession);
-        requests.for_each(|entry| self.tally.request(REQUEST_HEAD_BYTES + entry.len));
-        shared.stats.absorb(&mut self.tally);
-    }
-
-    /// What was prepared for this append, and behind it, is void: the overlay is built again when there is space.
-    fn note_full_disk(&mut self, error: &LogError) {
-        let now = Instant::now();
-        let silent = self.full_disk_said.is_some_and(|at| at.elapsed() < FULL_DISK_SAY_EVERY);
-        if !silent {
-            tracing::error!(%error, "writes are refused until there is space; reads go on");
-            self.full_disk_said = Some(now);
-        }
-        self.full_disk = true;
-    }
-
-    /// Prepares requests from the front of the queue, until none is left or the group is large enough, into `batch`.
-    fn prepare_some(&mut self, shared: &Shared, batch: &mut Batch) {
-        while !self.drained.entries.is_empty() && batch.group.bytes() < GROUP_BYTES_TARGET {
-            let tree = shared.tree.read();
-            let sessions = shared.sessions.lock();
-            self.prepare.applied(&tree);
-            for _ in 0..LOCKED_TXNS_MAX {
-                if batch.group.bytes() >= GROUP_BYTES_TARGET {
-                    break;
-                }
-                let Some(entry) = self.drained.entries.pop_front() else { break };
-                let request = WriteRequest {
-                    session: entry.session,
-                    cxid: entry.xid,
-                    op: entry.op,
-                    body: &self.drained.bytes[entry.start..entry.start + entry.len],
-                    auth: entry
-                        .client
-                        .as_ref()
-                        .map_or(&shared.own_auth, |client| client.auth.ids(&client.conn)),
-                    conn: entry.client.as_ref().map_or(ConnId(0), |client| client.conn.id),
-                };
-                let out = batch.group.begin_record();
-                let zxid = self.prepare.prepare(&tree, &*sessions, shared.wall_now(), &request, out);
-                batch.group.finish_record(zxid, RecordKind::Txn);
-                batch.entries.push(entry);
-            }
-        }
-    }
-}
-
-impl FlushStage {
-    /// Stops at a transaction that does not give the digest it was prepared with, before anybody is told (rule R4).
-    fn apply(&mut self, shared: &Shared, batch: &mut Batch, me: Option<ConnId>) -> Result<(), Diverged> {
-        shared.stats.batch_size.add(batch.entries.len() as u64);
-        shared.stats.commits.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
-        let mut records = batch.group.iter();
-        let mut entries = batch.entries.drain(..).peekable();
-        while entries.peek().is_some() {
-            let now = Instant::now();
-            self.wall_ms = shared.wall_now().0;
-            let mut tree = shared.tree.write();
-            for entry in entries.by_ref().take(APPLIED_TXNS_MAX) {
-                let (_, _, payload) = records.next().expect("one record per entry");
-                let proposal = Proposal::read(payload).expect("encoded by prepare just now");
-                let outcome = tree.apply(&proposal, &mut self.fired);
-                if let Some(mismatch) = self.fired.digest_mismatch() {
-                    return Err(Diverged(mismatch));
-                }
-                self.deliver_events(shared, me);
-                self.answer(shared, &entry, &proposal, &outcome, now);
-                if let Some(client) = entry.client
-                    && Some(client.conn.id) != me
-                    && client.conn.mark_woken()
-                {
-                    self.to_wake.push(client.conn);
-                }
-            }
-            drop(tree);
-            self.to_wake.drain(..).for_each(|conn| conn.wake());
-            shared.stats.absorb(&mut self.tally);
-        }
-        shared.snapshots.note_applied(&batch.group);
-        Ok(())
-    }
-
-    /// Puts the events of the last transaction into the outboxes: before the reply, and before any read can see the new state (C1).
-    fn deliver_events(&mut self, shared: &Shared, me: Option<ConnId>) {
-        if self.fired.is_empty() {
-            return;
-        }
-        for firing in self.fired.iter() {
-            for watcher in firing.watchers {
-                let Some(conn) = shared.conns.get(*watcher) else { continue };
-                // Used up, but withheld from those who may not read the node (since 3.9.2).
-                if !conn.auth().ids(&conn).allowed(&shared.prepare_options.auth, firing.acl, perms::READ) {
-                    continue;
-                }
-                let mut bytes = 0;
-                conn.put(|out| {
-                    let before = out.bytes.len();
-                    reply::put_event(&mut out.bytes, firing.zxid.to_wire(), firing.event, firing.path);
-                    bytes = out.bytes.len() - before;
-                });
-                conn.stats.event();
-                self.tally.event(bytes);
-                if Some(conn.id) != me && conn.mark_woken() {
-                    self.to_wake.push(conn);
-                }
-            }
-        }
-        self.fired.clear();
-    }
-
-    /// Puts the reply of an applied write into the outbox of its client and keeps the table of sessions in step.
-    fn answer(
-        &mut self,
-        shared: &Shared,
-        entry: &Entry,
-        proposal: &Proposal<'_>,
-        outcome: &Outcome,
-        now: Instant,
-    ) {
-        if matches!(outcome, Outcome::SessionClosed) {
-            shared.session_closed(
-                SessionId(proposal.header.client_id),
-                entry.client.as_ref().map(|client| client.conn.id),
-            );
-        }
-        let Some(Client { conn, .. }) = &entry.client else { return };
-        match outcome {
-            // Its task answers the connect request: it knows what was negotiated.
-            Outcome::SessionCreated => conn.set_session(entry.session),
-            _ => {
-                let mut bytes = 0;
-                conn.put(|out| {
-                    let before = out.bytes.len();
-                    let served = put_write_reply(&mut out.bytes, entry.xid, entry.op, proposal, outcome);
-                    out.close_after |= served.close_after;
-                    bytes = out.bytes.len() - before;
-                });
-                self.note_reply(shared, entry, conn, proposal.header.zxid, bytes, now);
-            }
-        }
-        conn.write_answered();
-    }
-
-    fn note_reply(
-        &mut self,
-        shared: &Shared,
-        entry: &Entry,
-        conn: &Conn,
-        zxid: i64,
-        bytes: usize,
-        now: Instant,
-    ) {
-        let latency_us = micros(now.saturating_duration_since(entry.received));
-        self.tally.reply(&shared.stats, RequestKind::Write, bytes, latency_us);
-        conn.stats.replies(1, entry.op, entry.xid, zxid, self.wall_ms, latency_us);
-    }
-}
-
-/// Answers writes that never got a zxid because there is no space for them.
-fn refuse(shared: &Shared, entries: &mut Vec<Entry>) {
-    let applied = shared.tree.read().applied();
-    for entry in entries.drain(..) {
-        if entry.op == OpCode::CloseSession {
-            // Its requests are refused already: its end must not be forgotten, or its ephemerals would stay.
-            shared.close_later(entry.session);
-        }
-        let Some(Client { conn, .. }) = &entry.client else { continue };
-        if entry.op == OpCode::CreateSession {
-            // There is no error in a connect response: the client tries elsewhere, or again.
-            shared.sessions.lock().remove(entry.session);
-            conn.kill();
-        } else {
-            conn.put(|out| reply::put_empty(&mut out.bytes, entry.xid, applied, ErrorCode::SystemError));
-        }
-        conn.write_answered();
-        if conn.mark_woken() {
-            conn.wake();
-        }
     }
 }
 
