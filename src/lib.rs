@@ -11,6 +11,7 @@
 //! | L1 | [`storage`] | file system seam, transaction log, snapshots, superblock; payloads are opaque bytes + zxid |
 //! | L2 | [`tree`] | the state machine: nodes, ACLs, quotas, watches, digest |
 //! | L2 | [`session`] | who is alive: owners, expiry, passwords |
+//! | L2 | [`zab`] | one history: how a learner is brought up to date |
 //! | L3 | [`node`] | joins the cores: prepare -> append -> flush -> apply -> reply |
 //! | L4 | [`server`] | tokio, threads, sockets, configuration, four-letter words: the shell |
 //! | L5 | [`tools`] | what the command line offers: serve, bench, log and snapshot inspection |
@@ -28,3 +29,4 @@ pub mod testing;
 pub mod tools;
 pub mod tree;
 pub mod wire;
+pub mod zab;
