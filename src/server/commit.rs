@@ -4,7 +4,8 @@
 //! so that they cost no hand-over between threads. As soon as several write, the commit thread does it: what comes while it flushes is
 //! the next group, and the threads that serve connections never wait for the disk; on a slow one they prepare and append it meanwhile.
 //!
-//! - M1: whoever releases a stage looks again for work that came while it held it; who fails to get a stage may therefore leave.
+//! - M1: whoever releases a stage looks again for work that came while it held it; who fails to get a stage may therefore leave
+//!   (`stage`; `tests/commit_stage.rs` runs it under every interleaving).
 //! - M2: order of the queue = order of zxids = order of the log = order of application. The prepare lock spans draining and appending; the
 //!   flush lock spans flushing and applying.
 //! - M3: nothing is applied, and nobody is answered, before the flush that covers it returned.
@@ -13,9 +14,16 @@
 mod apply;
 mod prepare;
 mod queue;
+mod stage;
+
+/// Of what the stages are made.
+mod sync {
+    pub(super) use parking_lot::{Mutex, MutexGuard};
+    pub(super) use std::sync::atomic::{AtomicUsize, Ordering, fence};
+}
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -31,6 +39,7 @@ use crate::wire::OpCode;
 use apply::{Applier, refuse};
 use prepare::PrepareStage;
 use queue::Entry;
+use stage::Stage;
 
 pub(crate) use queue::{Queue, Write};
 
@@ -99,14 +108,14 @@ pub(crate) struct CommitLimits {
 pub(crate) struct Commit {
     limits: CommitLimits,
     outstanding: AtomicUsize,
-    queue: Mutex<Queue>,
-    queued: AtomicUsize,
     inflight_bytes: AtomicUsize,
-    prepare: Mutex<PrepareStage>,
+    /// What waits for `prepare`.
+    queue: Mutex<Queue>,
+    prepare: Stage<PrepareStage>,
+    /// What waits for `flush`.
     appended: Mutex<Vec<Batch>>,
-    appended_batches: AtomicUsize,
+    flush: Stage<FlushStage>,
     pool: Mutex<Vec<Batch>>,
-    flush: Mutex<FlushStage>,
     slow: AtomicBool,
     /// The connection whose writes alone were in the last flush; 0 if there were several.
     lone: AtomicU64,
@@ -127,19 +136,17 @@ impl Commit {
         Commit {
             limits,
             outstanding: AtomicUsize::new(0),
-            queue: Mutex::default(),
-            queued: AtomicUsize::new(0),
             inflight_bytes: AtomicUsize::new(0),
-            prepare: Mutex::new(PrepareStage::new(prepare, appender)),
+            queue: Mutex::default(),
+            prepare: Stage::new(PrepareStage::new(prepare, appender)),
             appended: Mutex::default(),
-            appended_batches: AtomicUsize::new(0),
-            pool: Mutex::default(),
-            flush: Mutex::new(FlushStage {
+            flush: Stage::new(FlushStage {
                 flusher,
                 batches: Vec::new(),
                 flush_us_average: 0,
                 applier: Applier::default(),
             }),
+            pool: Mutex::default(),
             slow: AtomicBool::new(false),
             lone: AtomicU64::new(0),
             flushed_us: AtomicU64::new(0),
@@ -155,7 +162,7 @@ impl Commit {
         let result = f(&mut queue);
         self.outstanding.fetch_add(queue.entries.len() - before, Ordering::Relaxed);
         self.inflight_bytes.fetch_add(queue.bytes.len() - bytes_before, Ordering::Relaxed);
-        self.queued.store(queue.entries.len(), Ordering::SeqCst);
+        self.prepare.announce(queue.entries.len());
         result
     }
 
@@ -209,9 +216,8 @@ impl Commit {
     /// Prepares and appends a large group while another is flushed. Whoever flushes looks for it afterwards.
     fn prepare_ahead(&self, shared: &Shared) {
         if self.slow.load(Ordering::Relaxed)
-            && self.queued.load(Ordering::SeqCst) >= AHEAD_MIN
-            && self.flush.is_locked()
-            && let Some(mut stage) = self.prepare.try_lock()
+            && self.prepare.waiting() >= AHEAD_MIN
+            && let Some(mut stage) = self.prepare.enter()
         {
             self.prepare_and_append(shared, &mut stage);
         }
@@ -233,7 +239,7 @@ impl Commit {
         if self.has_work() {
             return;
         }
-        let Some(mut stage) = self.prepare.try_lock() else { return };
+        let Some(mut stage) = self.prepare.try_own() else { return };
         let marked = stage.appender.mark();
         drop(stage);
         if let Err(error) = marked {
@@ -248,8 +254,8 @@ impl Commit {
     /// Flushes all that was appended, answered or not; returns where the log then ends. For a clean stop, when no other thread is left.
     pub(crate) fn flush_all(&self, shared: &Shared) -> Result<LogPos, LogError> {
         assert!(shared.is_stopped(), "nobody submits any more");
-        let _appender = self.prepare.lock();
-        Ok(self.flush.lock().flusher.flush()?.pos)
+        let _appender = self.prepare.own();
+        Ok(self.flush.own().flusher.flush()?.pos)
     }
 
     /// A spare segment is ready.
@@ -265,29 +271,20 @@ impl Commit {
     }
 
     fn has_work(&self) -> bool {
-        fence(Ordering::SeqCst);
-        self.queued.load(Ordering::SeqCst) > 0 || self.appended_batches.load(Ordering::SeqCst) > 0
+        self.prepare.has_work() || self.flush.has_work()
     }
 
     /// Works once on each stage that has work and is free; false when there was nothing to do. See M1.
     fn round(&self, shared: &Shared, me: Option<ConnId>) -> bool {
         let mut worked = false;
-        // M1: what was submitted must be seen before the lock is found taken; who holds it looks in the opposite order.
-        fence(Ordering::SeqCst);
-        if self.queued.load(Ordering::SeqCst) > 0
-            && let Some(mut stage) = self.prepare.try_lock()
-        {
+        if let Some(mut stage) = self.prepare.enter() {
             self.prepare_and_append(shared, &mut stage);
             worked = true;
         }
-        fence(Ordering::SeqCst);
-        if self.appended_batches.load(Ordering::SeqCst) > 0
-            && let Some(mut stage) = self.flush.try_lock()
-        {
+        if let Some(mut stage) = self.flush.enter() {
             self.flush_and_apply(shared, &mut stage, me);
             worked = true;
         }
-        fence(Ordering::SeqCst);
         worked
     }
 
@@ -300,7 +297,7 @@ impl Commit {
         {
             let mut queue = self.queue.lock();
             std::mem::swap(&mut *queue, &mut stage.drained);
-            self.queued.store(0, Ordering::SeqCst);
+            self.prepare.announce(0);
         }
         stage.note_requests(shared);
         let may_append = !stage.full_disk || stage.rebuild(shared);
@@ -330,14 +327,14 @@ impl Commit {
     fn push_appended(&self, batch: Batch) {
         let mut appended = self.appended.lock();
         appended.push(batch);
-        self.appended_batches.store(appended.len(), Ordering::SeqCst);
+        self.flush.announce(appended.len());
     }
 
     fn flush_and_apply(&self, shared: &Shared, stage: &mut FlushStage, me: Option<ConnId>) {
         {
             let mut appended = self.appended.lock();
             std::mem::swap(&mut *appended, &mut stage.batches);
-            self.appended_batches.store(0, Ordering::SeqCst);
+            self.flush.announce(0);
         }
         if stage.batches.is_empty() {
             return;
