@@ -105,6 +105,7 @@ pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
     let policy = SnapshotPolicy {
         txns_min: config.snapshot.every_txns,
         log_bytes_max: config.snapshot.every_log_bytes.unwrap_or(u64::MAX),
+        pause: Duration::from_millis(config.snapshot.pause_ms),
         removal_interval: config.snapshot.retention.map(|keep| Duration::from_millis(keep.interval_ms)),
     };
     let last_snapshot_bytes = summary.snapshot.map_or(0, |snapshot| snapshot.file_bytes);

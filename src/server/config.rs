@@ -154,6 +154,8 @@ pub struct SnapshotConfig {
     pub every_txns: u64,
     /// Take one after so many bytes of log; `None` means no limit.
     pub every_log_bytes: Option<u64>,
+    /// Shortest time between two, ms.
+    pub pause_ms: u64,
     /// zstd level, 1 to 19.
     pub zstd_level: i32,
     /// Bytes of a chunk before compression; the tree is held while one is encoded.

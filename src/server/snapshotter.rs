@@ -19,9 +19,6 @@ use crate::server::Shared;
 use crate::storage::log::Group;
 use crate::storage::snapshot::{Retention, SnapshotError, SnapshotInfo, SnapshotStore};
 
-/// Pause between two snapshots: at hundreds of thousands of writes per second `snapCount` alone would ask for several per second.
-const PAUSE: Duration = Duration::from_secs(2);
-
 /// Pause after a failed attempt.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -53,6 +50,8 @@ pub(crate) struct SnapshotPolicy {
     pub(crate) txns_min: u64,
     /// `snapSizeLimitInKb`, in bytes.
     pub(crate) log_bytes_max: u64,
+    /// Shortest time between two.
+    pub(crate) pause: Duration,
     /// `autopurge.purgeInterval`: time between two rounds of removal, the one behind each snapshot counted; `None`: no round at all.
     pub(crate) removal_interval: Option<Duration>,
 }
@@ -148,7 +147,7 @@ impl Snapshots {
         match file_bytes {
             Some(bytes) => {
                 state.last_snapshot_bytes = bytes;
-                state.not_before = Some(Instant::now() + PAUSE);
+                state.not_before = Some(Instant::now() + self.policy.pause);
             }
             None => {
                 state.not_before = Some(Instant::now() + RETRY);
@@ -249,8 +248,10 @@ fn retire_old(
 mod tests {
     use super::*;
 
+    const PAUSE: Duration = Duration::from_secs(2);
+
     fn snapshots(txns_min: u64, log_bytes_max: u64, txns: u64, log_bytes: u64, last: u64) -> Snapshots {
-        let policy = SnapshotPolicy { txns_min, log_bytes_max, removal_interval: None };
+        let policy = SnapshotPolicy { txns_min, log_bytes_max, pause: PAUSE, removal_interval: None };
         Snapshots::new(policy, txns, log_bytes, last)
     }
 
@@ -271,6 +272,19 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_snapshot_there_is_a_pause_however_much_is_written() {
+        let policy = SnapshotPolicy { pause: Duration::ZERO, ..snapshots(1, 1, 0, 0, 0).policy };
+        for (policy, at_once) in [(policy, true), (SnapshotPolicy { pause: PAUSE, ..policy }, false)] {
+            let snapshots = Snapshots::new(policy, 1, 1 << 20, 0);
+            snapshots.began();
+            snapshots.ended(Some(1));
+            snapshots.state.lock().txns = 1_000;
+            snapshots.state.lock().log_bytes = 1 << 20;
+            assert_eq!(due(&snapshots), at_once);
+        }
+    }
+
+    #[test]
     fn after_a_failure_there_is_a_pause_and_then_another_attempt() {
         let snapshots = snapshots(1, 1 << 30, 1, 1, 0);
         snapshots.began();
@@ -283,7 +297,8 @@ mod tests {
     #[test]
     fn a_round_of_removal_is_due_by_the_clock_but_a_snapshot_goes_first() {
         let interval = Duration::from_secs(3_600);
-        let policy = SnapshotPolicy { txns_min: 1, log_bytes_max: 1 << 30, removal_interval: Some(interval) };
+        let policy =
+            SnapshotPolicy { removal_interval: Some(interval), ..snapshots(1, 1 << 30, 0, 0, 0).policy };
         let work = |snapshots: &Snapshots, later: Duration| {
             snapshots.work(&snapshots.state.lock(), Instant::now() + later)
         };

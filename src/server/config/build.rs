@@ -302,11 +302,15 @@ fn segment_bytes(s: &mut Settings, frame_bytes_max: usize) -> u64 {
     bytes
 }
 
+/// Pause between two snapshots: at hundreds of thousands of writes per second `snapCount` alone would ask for several per second.
+const SNAPSHOT_PAUSE_MS: i64 = 2_000;
+
 fn snapshot(s: &mut Settings) -> SnapshotConfig {
     let kib = s.int("snapSizeLimitInKb", 4 << 20);
     SnapshotConfig {
         every_txns: s.int("snapCount", 100_000).unsigned_abs(),
         every_log_bytes: u64::try_from(kib).ok().filter(|kib| *kib > 0).map(|kib| kib << 10),
+        pause_ms: s.int("zabra.snapshot.pauseMs", SNAPSHOT_PAUSE_MS).unsigned_abs(),
         zstd_level: s.int("zabra.snapshot.zstdLevel", 1) as i32,
         chunk_bytes: s.int("zabra.snapshot.chunkBytes", CHUNK_BYTES_DEFAULT as i64).unsigned_abs() as usize,
         retention: retention(s),

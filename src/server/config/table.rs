@@ -443,6 +443,7 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     honoured(Zabra, "zabra.snapshot.zstdLevel", Int(1, 19, "zstd level")),
     honoured(Zabra, "zabra.snapshot.chunkBytes", Int(4_096, CHUNK_BYTES_MAX as i64, "bytes")),
+    honoured(Zabra, "zabra.snapshot.pauseMs", MS),
     honoured(Zabra, "zabra.snapshot.retainAge", Interval),
     honoured(Zabra, "zabra.limits.handshakeBytes", Int(64, 1 << 20, "bytes")),
     honoured(Zabra, "zabra.limits.requestsPerConnection", Int(1, I32, "requests")),
