@@ -8,12 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules by layer. Within a layer nobody imports anybody, except where `SIDEWAYS` says so.
-const LAYERS: [(&str, u32); 9] = [
+const LAYERS: [(&str, u32); 10] = [
     ("base", 0),
     ("wire", 1),
     ("storage", 1),
     ("tree", 2),
     ("session", 2),
+    ("election", 2),
     ("zab", 2),
     ("node", 3),
     ("server", 4),
