@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::electorate::Electorate;
 use super::notice::{Notice, ROUND_AHEAD_MAX};
 use super::vote::{Ballot, NO_ZXID, Vote};
 use super::{Decision, Input, Options, Output};
 use crate::base::{MonoMs, ServerId};
 use crate::wire::election::{NOTIFICATION_VERSION, PeerState};
-use crate::wire::quorum_config::QuorumConfig;
+use crate::wire::quorum_config::{Electorate, QuorumConfig};
 
 /// Servers without a vote whose last answer is remembered (EL9). They take their ids from the configuration, or are numbered by the
 /// connection layer; past this many, answers are forgotten, not refused.
@@ -181,7 +180,7 @@ impl Election {
         let (me, round, resend_ms) = (self.me, self.round, self.options.resend_ms_min);
         let casts = self.electorate.is_voter(me);
         let Phase::Looking(looking) = &mut self.phase else { return };
-        assert!(!self.electorate.better(&looking.initial, &vote), "EL3: never below the own vote");
+        assert!(!looking.initial.beats(&vote, &self.electorate), "EL3: never below the own vote");
         looking.proposal = vote;
         looking.finalize_at = None;
         looking.restart_back_off(now, resend_ms);
@@ -281,7 +280,7 @@ impl Election {
         if of_nobody || notice.round < self.round {
             return;
         }
-        let better = self.electorate.better(&notice.vote, &looking.proposal);
+        let better = notice.vote.beats(&looking.proposal, &self.electorate);
         if notice.round > self.round {
             // A quorum stands and waits only for better votes: this is none. Its sender will hear the outcome.
             if looking.finalize_at.is_some() && !better {
@@ -290,7 +289,7 @@ impl Election {
             let initial = looking.initial;
             looking.votes.clear();
             self.round = notice.round;
-            let best = if self.electorate.better(&notice.vote, &initial) { notice.vote } else { initial };
+            let best = if notice.vote.beats(&initial, &self.electorate) { notice.vote } else { initial };
             self.propose(now, best);
         } else if better {
             self.propose(now, notice.vote);

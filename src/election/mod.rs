@@ -27,7 +27,6 @@
 //! that is not taken over does not restart the election either; a server that looks answers servers without a vote with
 //! its proposal rather than its last decision; `oraclePath` is not there.
 
-mod electorate;
 mod machine;
 mod notice;
 mod vote;
@@ -37,9 +36,8 @@ use std::sync::Arc;
 
 use crate::base::{MonoMs, ServerId};
 use crate::wire::election::PeerState;
-use crate::wire::quorum_config::QuorumConfig;
+use crate::wire::quorum_config::{Electorate, QuorumConfig};
 
-pub use electorate::Electorate;
 pub use machine::Election;
 pub use notice::{Notice, ROUND_AHEAD_MAX};
 pub use vote::{NO_ZXID, Vote};

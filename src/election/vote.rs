@@ -2,6 +2,7 @@
 
 use crate::base::ServerId;
 use crate::wire::election::PeerState;
+use crate::wire::quorum_config::Electorate;
 
 /// A zxid that is no vote: a server that must not be elected before it has synchronised.
 pub const NO_ZXID: i64 = -1;
@@ -21,6 +22,12 @@ pub struct Vote {
 impl Vote {
     /// What a server proposes that has no vote: below every other.
     pub const NONE: Vote = Vote { leader: ServerId(i64::MIN), zxid: i64::MIN, epoch: i64::MIN };
+
+    /// EL2: does it beat `old`? One for a server that may not lead beats none.
+    pub(super) fn beats(&self, old: &Vote, electorate: &Electorate) -> bool {
+        let rank = |vote: &Vote| (electorate.may_lead(vote.leader), vote.rank());
+        electorate.may_lead(self.leader) && rank(self) > rank(old)
+    }
 
     /// Order of votes: epoch, then zxid, then id.
     #[must_use]

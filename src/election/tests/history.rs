@@ -53,7 +53,7 @@ fn votes_are_totally_ordered_whatever_the_weights() {
     let mut any = || vote(1 + rng.below(5) as i64, rng.below(3) as i64 - 1, rng.below(3) as i64);
     for _ in 0..10_000 {
         let (a, b, c) = (any(), any(), any());
-        let better = |x, y| electorate.better(x, y);
+        let better = |x: &Vote, y: &Vote| x.beats(y, &electorate);
         assert!(!(better(&a, &b) && better(&b, &a)));
         assert!(!(better(&a, &b) && better(&b, &c)) || better(&a, &c), "{a:?} {b:?} {c:?}");
         let both_lead = electorate.may_lead(a.leader) && electorate.may_lead(b.leader);

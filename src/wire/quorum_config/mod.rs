@@ -9,6 +9,7 @@
 //! - Q3: only participants of this configuration count towards a quorum, whatever the set asked about holds.
 //! - Q4: parsing allocates no more than a small multiple of the text, which [`CONFIG_TEXT_BYTES_MAX`] bounds.
 
+mod electorate;
 mod member;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use std::fmt;
 
 use crate::base::ServerId;
 
+pub use electorate::Electorate;
 pub use member::{
     ANY_HOST, ClientAddress, HostPort, MEMBER_ADDRESSES_MAX, Member, MemberAddress, MemberError, MemberRole,
 };

@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::vote::Vote;
+use super::QuorumConfig;
 use crate::base::ServerId;
-use crate::wire::quorum_config::QuorumConfig;
 
 /// One configuration, or two.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +29,7 @@ impl Electorate {
     }
 
     /// Makes `config`, which is newer, the active one.
-    pub(super) fn adopt(&mut self, config: Arc<QuorumConfig>) {
+    pub fn adopt(&mut self, config: Arc<QuorumConfig>) {
         assert!(config.version() > self.current.version(), "only a newer configuration is adopted");
         self.next = self.next.take().filter(|next| next.version() > config.version());
         self.current = config;
@@ -71,13 +70,8 @@ impl Electorate {
     }
 
     /// Does `id` propose itself? Only with a vote in the active configuration; one that is to get its vote helps to elect.
-    pub(super) fn stands(&self, id: ServerId) -> bool {
+    #[must_use]
+    pub fn stands(&self, id: ServerId) -> bool {
         self.current.is_voter(id)
-    }
-
-    /// EL2: does `new` beat `old`?
-    pub(super) fn better(&self, new: &Vote, old: &Vote) -> bool {
-        let rank = |vote: &Vote| (self.may_lead(vote.leader), vote.rank());
-        self.may_lead(new.leader) && rank(new) > rank(old)
     }
 }
