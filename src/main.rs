@@ -24,7 +24,7 @@ const LOG_HELP: &str = "Examples:
   zabra log dump ./zabra-data | tail
   zabra log dump --json ./zabra-data/zabra/log | jq 'select(.path == \"/a\")'
 
-Reads only. A running server may write while you look: the end can then be reported as torn.";
+Reads only. A running server may write while you look: what looks damaged is then looked at again, and the end can be reported as torn.";
 
 const SNAPSHOT_HELP: &str = "Examples:
   zabra snapshot verify ./zabra-data
@@ -90,6 +90,13 @@ fn start_logging() {
     format.with_target(false).init();
 }
 
+/// The error and its causes; many errors name their cause themselves.
+fn said_once(error: &anyhow::Error) -> String {
+    error.chain().skip(1).map(ToString::to_string).fold(error.to_string(), |text, cause| {
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
+}
+
 fn main() {
     start_logging();
     match run(Cli::parse().command) {
@@ -97,8 +104,8 @@ fn main() {
         Ok(Verdict::Damaged) => exit(EXIT_FAILED),
         Err(error) => {
             // Each problem of a configuration stands on a line of its own.
-            eprintln!("zabra: {error:#}");
-            let usage = error.downcast_ref::<ConfigError>().is_some();
+            eprintln!("zabra: {}", said_once(&error));
+            let usage = error.is::<ConfigError>() || error.is::<tools::Usage>();
             exit(if usage { EXIT_USAGE } else { EXIT_FAILED });
         }
     }

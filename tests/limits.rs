@@ -7,6 +7,8 @@
 #[expect(dead_code, reason = "shared with other test programs, each of which uses a part")]
 mod common;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use common::calls::{connect, err, set_body};
@@ -433,4 +435,20 @@ fn garbage_over_many_connections_harms_nobody() {
     }
     assert_eq!(other.set("/other", b"still", -1), Ok(err::OK));
     assert_unharmed(&server);
+}
+
+/// Closed with bytes of its unread, a socket is reset, and the client may lose the reply that is on its way.
+#[test]
+fn a_last_reply_arrives_whatever_the_client_sent_behind_its_request() {
+    let server = start(&[]);
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(server.address()).expect("open");
+        stream.set_read_timeout(Some(SOON)).expect("a timeout");
+        let sent = [&b"srvr\n"[..], &[b' '; 60_000]].concat();
+        stream.write_all(&sent).expect("sent");
+        std::thread::sleep(Duration::from_millis(20));
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).expect("an orderly end");
+        assert!(reply.starts_with("Zookeeper version: ") && reply.contains("Mode: standalone"), "{reply}");
+    }
 }

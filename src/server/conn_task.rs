@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
@@ -23,6 +24,9 @@ use crate::server::input::{Input, OverBudget};
 
 /// A client that takes nothing of what waits for it for so long is cut off.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
+
+/// How long a client may take to close its side behind its last reply.
+const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// Pause before a connection looks again whether the commit path takes more.
 const QUEUE_FULL_RETRY: Duration = Duration::from_millis(1);
@@ -44,9 +48,30 @@ pub(crate) async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, stream: TcpStrea
         closing: false,
         dispatch: Dispatch::new(shared, conn),
     };
-    if let Err(reason) = task.run().await {
+    let ended = task.run().await;
+    let stream = task.stream;
+    if ended.is_ok() {
+        linger(stream).await;
+    }
+    if let Err(reason) = ended {
+        if matches!(reason, Closed::ByServer(_) | Closed::NoConnectRequest) {
+            shared.stats.connections_dropped.fetch_add(1, Ordering::Relaxed);
+        }
         tracing::debug!(peer = %conn.peer, session = ?conn.session(), %reason, "connection closed");
     }
+}
+
+/// Lets the client read its last reply. Closed with bytes of its unread (a newline behind a four-letter word, requests behind
+/// closeSession), the socket would be reset, and the reply lost on the way.
+async fn linger(mut stream: TcpStream) {
+    let until_it_closes = async {
+        stream.shutdown().await?;
+        let mut nothing = [0; 512];
+        while stream.read(&mut nothing).await? > 0 {}
+        Ok::<(), io::Error>(())
+    };
+    // Whatever comes of it: everything has been sent.
+    let _ = tokio::time::timeout(LINGER_MAX, until_it_closes).await;
 }
 
 /// Why a connection ends.

@@ -147,6 +147,7 @@ impl<'a> Dispatch<'a> {
         let Ok(request) = ConnectRequest::read(frame) else {
             return (0, Some(Progress::Close("the first frame is no connect request")));
         };
+        self.shared.stats.connection_requests.fetch_add(1, Ordering::Relaxed);
         self.note_request(4 + len);
         (4 + len, self.connect(&request))
     }

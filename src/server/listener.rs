@@ -61,6 +61,8 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
 }
 
 fn admit(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, id: ConnId) {
+    // A socket for all addresses shows an IPv4 client as ::ffff:1.2.3.4; nobody else does.
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let limits = &shared.config.limits;
     let outbox_bytes_max = usize::try_from(limits.outbox_bytes_per_connection_max).unwrap_or(usize::MAX);
     let conn = Conn::new(id, peer, AuthIds::of_peer(peer.ip()), shared.wall_now(), outbox_bytes_max);
@@ -70,7 +72,6 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, id: ConnId) 
         tracing::warn!(peer = %peer, %refused, "client turned away");
         return;
     }
-    shared.stats.connections_accepted.fetch_add(1, Ordering::Relaxed);
     // Replies are small and complete: waiting to fill a packet would only delay them. A client that went away already is noticed when its
     // socket is read.
     let _ = stream.set_nodelay(true);

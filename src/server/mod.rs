@@ -176,8 +176,9 @@ impl Server {
     /// Says what is wrong, where, and what to do: configuration, data directory, damage, port in use.
     pub async fn start(config: Config) -> anyhow::Result<Server> {
         // First the port: a second server on one machine should fail before it has loaded a large tree.
-        let listener = listener::bind(&config.listen, config.listen_backlog)
-            .with_context(|| format!("cannot listen for clients on {} (clientPort)", config.listen))?;
+        let listener = listener::bind(&config.listen, config.listen_backlog).with_context(|| {
+            format!("cannot listen for clients on {} (clientPort, clientPortAddress)", config.listen)
+        })?;
         let address = listener.local_addr()?;
         let booted = tokio::task::spawn_blocking(move || boot::boot(config)).await??;
         let boot::Booted { shared, recovered, spares, store, finish } = booted;

@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 pub use conn::{ConnFigures, ConnStats};
 pub use histogram::{Histogram, Runs, Summary};
 
+/// In front of a reply, and not counted into its size.
+const LENGTH_BYTES: usize = 4;
+
 /// Figures of the whole server. One per process, behind an `Arc`.
 #[derive(Debug)]
 pub struct ServerStats {
@@ -46,8 +49,8 @@ pub struct ServerStats {
     pub proposals: AtomicU64,
     /// Writes applied.
     pub commits: AtomicU64,
-    /// Connections accepted.
-    pub connections_accepted: AtomicU64,
+    /// Connect requests.
+    pub connection_requests: AtomicU64,
     /// Connections turned away at a limit.
     pub connections_rejected: AtomicU64,
     /// Connections closed by the server against the client's will.
@@ -58,10 +61,6 @@ pub struct ServerStats {
     pub sessions_expired: AtomicU64,
     /// Failed `auth` requests.
     pub auth_failed: AtomicU64,
-    /// TTL nodes created.
-    pub ttl_nodes_created: AtomicU64,
-    /// TTL nodes removed by the reaper.
-    pub ttl_nodes_deleted: AtomicU64,
     /// Watch events fired: node created, deleted, changed, children changed.
     pub watches_fired: [Histogram; 4],
     /// Sizes of replies.
@@ -96,14 +95,12 @@ impl ServerStats {
             snapshot_errors: AtomicU64::new(0),
             proposals: AtomicU64::new(0),
             commits: AtomicU64::new(0),
-            connections_accepted: AtomicU64::new(0),
+            connection_requests: AtomicU64::new(0),
             connections_rejected: AtomicU64::new(0),
             connections_dropped: AtomicU64::new(0),
             sessionless_expired: AtomicU64::new(0),
             sessions_expired: AtomicU64::new(0),
             auth_failed: AtomicU64::new(0),
-            ttl_nodes_created: AtomicU64::new(0),
-            ttl_nodes_deleted: AtomicU64::new(0),
             watches_fired: [const { Histogram::new() }; 4],
             response_size: Sizes::new(),
             proposal_size: Sizes::new(),
@@ -225,8 +222,9 @@ impl Tally {
         self.sent += 1;
         self.response_bytes += bytes as u64;
         self.latency.add(latency_us);
-        self.sizes.0.add(bytes as u64);
-        self.sizes.1 = bytes as u64;
+        let size = bytes.saturating_sub(LENGTH_BYTES) as u64;
+        self.sizes.0.add(size);
+        self.sizes.1 = size;
     }
 
     /// A reply of so many bytes went out that has no latency worth a figure: to a connect request, to auth, to nonsense.
@@ -388,7 +386,7 @@ mod tests {
         let latency = &stats.latency_us;
         assert_eq!((latency.min(), latency.max(), latency.count(), latency.sum()), (1_000, 2_000, 2, 3_000));
         assert!((latency.mean() - 1_500.0).abs() < 1e-9);
-        assert_eq!(stats.response_size.get(), (40, 40, 100));
+        assert_eq!(stats.response_size.get(), (36, 36, 96));
         let (reads, writes) = (stats.read_latency_us.summary(), stats.update_latency_us.summary());
         assert_eq!((reads.count, reads.sum, writes.count, writes.sum), (1, 2_000, 1, 1_000));
     }
@@ -402,14 +400,14 @@ mod tests {
         stats.absorb(&mut tally);
         stats.fsync_us.add(77);
         stats.proposal_size.add(9);
-        stats.connections_accepted.fetch_add(1, Relaxed);
+        stats.connection_requests.fetch_add(1, Relaxed);
         stats.reset();
         assert_eq!(stats.packets_received.load(Relaxed), 0);
         assert_eq!((stats.latency_us.min(), stats.latency_us.max()), (0, 0));
         assert_eq!(stats.response_size.get(), (-1, -1, -1));
         assert_eq!(stats.proposal_size.get(), (-1, -1, -1));
         assert_eq!(stats.fsync_us.summary().count, 0);
-        assert_eq!(stats.connections_accepted.load(Relaxed), 1, "not a figure of a period");
+        assert_eq!(stats.connection_requests.load(Relaxed), 1, "not a figure of a period");
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub use self::encode::{EncodedChunk, Encoder, LEVEL_DEFAULT};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::format::reseal;
 pub use self::format::{CHUNK_RAW_BYTES_MAX, CHUNKS_MAX, TRAILER_BYTES_MAX, VERSION};
+pub use self::name::zxid_of;
 pub use self::read::SnapshotReader;
 pub use self::retention::{HeldSnapshot, Retention, RetentionPlan, plan_retention};
 pub use self::store::{Newest, Skipped, SnapshotEntry, SnapshotStore};

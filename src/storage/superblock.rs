@@ -12,6 +12,7 @@
 
 mod format;
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,6 +63,25 @@ pub enum CopyState {
     Missing,
 }
 
+impl fmt::Display for CopyState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CopyState::Good => f.write_str("good"),
+            CopyState::Stale => f.write_str("older than the other copy"),
+            CopyState::Bad(CopyDamage::Short) => f.write_str("damaged: too short"),
+            CopyState::Bad(CopyDamage::Magic) => f.write_str("damaged: does not begin as a superblock does"),
+            CopyState::Bad(CopyDamage::Checksum) => f.write_str("damaged: checksum does not match"),
+            CopyState::Bad(CopyDamage::WrongCopy(copy)) => write!(f, "damaged: holds copy {copy}"),
+            CopyState::Bad(CopyDamage::Contradiction) => f.write_str("damaged: contradicts itself"),
+            CopyState::Bad(CopyDamage::Version(version)) => write!(f, "of format version {version}"),
+            CopyState::Unreadable { errno } => {
+                write!(f, "cannot be read: {}", io::Error::from_raw_os_error(*errno))
+            }
+            CopyState::Missing => f.write_str("missing"),
+        }
+    }
+}
+
 /// Why there is no superblock to work with.
 #[derive(Debug, Error)]
 pub enum SuperblockError {
@@ -74,7 +94,7 @@ pub enum SuperblockError {
     )]
     Missing,
     /// No valid copy.
-    #[error("no valid superblock: copy 0 {0:?}, copy 1 {1:?}")]
+    #[error("no valid superblock: superblock.0 is {0}, superblock.1 is {1}")]
     Damaged(CopyState, CopyState),
     /// Two valid copies that cannot both be this node's.
     #[error("the two superblock copies contradict each other (generations {0} and {1})")]
@@ -288,7 +308,9 @@ fn publish_copy(vfs: &dyn Vfs, dir: &Path, copy: usize, bytes: &[u8]) -> io::Res
     vfs.rename(&tmp, &path)
 }
 
-fn copy_path(dir: &Path, copy: usize) -> PathBuf {
+/// The file of a copy.
+#[must_use]
+pub fn copy_path(dir: &Path, copy: usize) -> PathBuf {
     dir.join(format!("superblock.{copy}"))
 }
 

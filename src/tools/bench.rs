@@ -138,7 +138,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     if let Some(BenchCommand::Floor(floor)) = args.command {
         return floor::serve(&floor);
     }
-    let plan = Plan::from_args(&args)?;
+    let plan = Plan::from_args(&args).map_err(super::Usage)?;
     let stop = stop::on_interrupt()?;
     let server = if plan.hosts.is_empty() { None } else { Some(measure::against_server(&plan, &stop)?) };
     let floor = match args.compare_floor {

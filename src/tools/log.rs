@@ -1,7 +1,9 @@
 //! `zabra log dump` and `zabra log verify`: reads a transaction log without touching it.
 //!
 //! - L1: what a start would find is what is reported: the same survey and the same table decide (`src/docs/recovery.md`).
-//! - L2: without superblock and snapshots at hand, a log is judged by itself: its first record is believed to follow something.
+//! - L2: a server may write meanwhile. What looks damaged is looked at again: damage stays where it is, a record that was only being written
+//!   is whole the next time.
+//! - L3: without superblock and snapshots at hand, a log is judged by itself: its first record is believed to follow something.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,13 +18,16 @@ use crate::server::fourletter::text::utc;
 use crate::storage::log::format::RecordHead;
 use crate::storage::log::{Inspection, RecordKind, RecoveryHints, Row, inspect};
 use crate::storage::snapshot::SnapshotStore;
-use crate::storage::superblock;
+use crate::storage::superblock::{self, CopyState};
 use crate::storage::vfs::RealVfs;
 use crate::wire::OpCode;
 use crate::wire::txn::{Lifetime, Proposal, Txn};
 
 /// Folders inside a data directory that a log may be in, nearest first.
 const FOLDERS: &[&str] = &["", "log", "zabra/log"];
+
+/// Looks after which a log whose damage is found at another place each time is taken for one that is being written.
+const LOOKS_MAX: usize = 16;
 
 /// Prints every transaction, then what [`verify`] prints.
 pub fn dump(args: &InspectArgs, out: &mut dyn Write) -> anyhow::Result<Verdict> {
@@ -37,11 +42,11 @@ pub fn verify(args: &InspectArgs, out: &mut dyn Write) -> anyhow::Result<Verdict
 fn walk(args: &InspectArgs, out: &mut dyn Write, every_record: bool) -> anyhow::Result<Verdict> {
     let dir = log_dir(&args.path)?;
     let segment_bytes = segment_bytes(&dir)?;
-    let hints = hints(&dir)?;
-    let bar = progress(segment_bytes.iter().sum());
     let mut lines = Lines::new(out, args.json);
+    let (hints, superblock_good) = hints(&dir, &mut lines)?;
+    let bar = progress(segment_bytes.iter().sum());
     let (mut undecodable, mut first_segment) = (0_u64, None);
-    let inspection = inspect(&RealVfs, &dir, hints, &mut |pos, head, payload| {
+    let mut inspection = inspect(&RealVfs, &dir, hints, &mut |pos, head, payload| {
         let first = *first_segment.get_or_insert(pos.segment);
         let before = segment_bytes.iter().take((pos.segment - first) as usize).sum::<u64>();
         bar.set_position(before + pos.offset);
@@ -66,15 +71,39 @@ fn walk(args: &InspectArgs, out: &mut dyn Write, every_record: bool) -> anyhow::
     })
     .context("reading the log")?;
     bar.finish_and_clear();
+    look_again(&dir, &mut inspection)?;
     conclude(&inspection, undecodable, &mut lines);
     lines.finish()?;
-    Ok(if inspection.starts && undecodable == 0 { Verdict::Fine } else { Verdict::Damaged })
+    let good = inspection.starts && undecodable == 0 && superblock_good;
+    Ok(if good { Verdict::Fine } else { Verdict::Damaged })
+}
+
+/// L2.
+fn look_again(dir: &Path, found: &mut Inspection) -> anyhow::Result<()> {
+    for _ in 1..LOOKS_MAX {
+        if found.starts {
+            return Ok(());
+        }
+        let (hints, _) = hints(dir, &mut Lines::new(&mut std::io::sink(), false))?;
+        let again = inspect(&RealVfs, dir, hints, &mut |_, _, _| ()).context("reading the log")?;
+        let same = (again.row, again.pos) == (found.row, found.pos);
+        *found = again;
+        if same {
+            return Ok(());
+        }
+    }
+    // Every place that looked damaged was passed by a later look: all of it is there, and the writer is faster than this reader.
+    found.starts = true;
+    found.detail = "being written by a running server".to_owned();
+    Ok(())
 }
 
 /// Finds the log in the directory given, or where a data directory keeps it.
 fn log_dir(path: &Path) -> anyhow::Result<PathBuf> {
+    // A segment is judged with those around it.
+    let path = if path.is_file() { path.parent().unwrap_or(path) } else { path };
     if !path.is_dir() {
-        bail!("{}: no such directory", path.display());
+        bail!("{}: no such file or directory", path.display());
     }
     let candidates = FOLDERS.iter().map(|f| if f.is_empty() { path.to_owned() } else { path.join(f) });
     for dir in candidates {
@@ -100,28 +129,56 @@ fn segment_bytes(dir: &Path) -> anyhow::Result<Vec<u64>> {
     Ok(found.into_iter().map(|(_, bytes)| bytes).collect())
 }
 
-/// What a start would know: superblock and snapshots, if they are where a data directory keeps them. Otherwise (L2) a first look
+/// What a start would know: superblock and snapshots, if they are where a data directory keeps them. Otherwise (L3) a first look
 /// learns what the first record follows, and the second look takes that as given.
-fn hints(dir: &Path) -> anyhow::Result<RecoveryHints> {
-    if let Some(hints) = dir.parent().and_then(stored_hints) {
-        return Ok(hints);
+///
+/// Also says whether the superblock, if there is one, is as it should be; what is wrong with it is printed.
+fn hints(dir: &Path, lines: &mut Lines<'_>) -> anyhow::Result<(RecoveryHints, bool)> {
+    let mut good = true;
+    if let Some(data_dir) = dir.parent() {
+        match stored_hints(data_dir) {
+            Ok(Some((hints, bad_copies))) => {
+                for (copy, state) in bad_copies {
+                    let file = superblock::copy_path(data_dir, copy).display().to_string();
+                    let text = || {
+                        format!(
+                            "note: {file}: {state}; the other copy is good, and the next start repairs this one"
+                        )
+                    };
+                    lines.put(text, || json!({"note": state.to_string(), "file": file}));
+                }
+                return Ok((hints, true));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                good = false;
+                let file = data_dir.display().to_string();
+                let text = || format!("damage: {file}: {error}; a start would refuse");
+                lines.put(text, || json!({"damage": error.to_string(), "file": file}));
+            }
+        }
     }
     let alone = RecoveryHints { history: true, ..RecoveryHints::default() };
     let first = inspect(&RealVfs, dir, alone, &mut |_, _, _| ()).context("reading the log")?;
     let base = if first.row == Row::StartMissing { first.base } else { Zxid::ZERO };
-    Ok(RecoveryHints { base, ..alone })
+    Ok((RecoveryHints { base, ..alone }, good))
 }
 
-fn stored_hints(dir: &Path) -> Option<RecoveryHints> {
-    let stored = superblock::load(&RealVfs, dir, false).ok()??;
+/// The hints, and the copies of the superblock that are not good; `None` without a superblock.
+#[expect(clippy::type_complexity, reason = "used once, just above")]
+fn stored_hints(dir: &Path) -> anyhow::Result<Option<(RecoveryHints, Vec<(usize, CopyState)>)>> {
+    let Some(stored) = superblock::load(&RealVfs, dir, false)? else { return Ok(None) };
     let store = SnapshotStore::read_only(Arc::new(RealVfs), dir);
-    let newest = store.newest_valid(None).ok()?.reader;
-    Some(RecoveryHints {
+    let newest = store.newest_valid(None)?.reader;
+    let bad = |state: &CopyState| !matches!(state, CopyState::Good | CopyState::Stale);
+    let bad_copies = stored.copies.into_iter().enumerate().filter(|(_, state)| bad(state)).collect();
+    let hints = RecoveryHints {
         base: newest.map_or(Zxid::ZERO, |reader| reader.info().zxid),
         history: true,
         clean_stop: stored.value.clean_stop,
         pending_truncate: stored.value.truncate_pending,
-    })
+    };
+    Ok(Some((hints, bad_copies)))
 }
 
 fn conclude(found: &Inspection, undecodable: u64, lines: &mut Lines<'_>) {
@@ -290,7 +347,9 @@ fn kind_name(kind: i32) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::{Epoch, ServerId};
     use crate::storage::log::{Group, Log, LogOptions};
+    use crate::storage::superblock::{Superblock, SuperblockStore};
     use crate::wire::txn::{MultiWriter, TxnDigest, TxnHeader, kind};
 
     /// A log of `count` transactions in a directory of its own.
@@ -386,6 +445,60 @@ mod tests {
         let mut out = Vec::new();
         let result = walk(&InspectArgs { path: log, json: false }, &mut out, false);
         assert!(result.is_err() || result.is_ok_and(|v| v == Verdict::Damaged));
+    }
+
+    #[test]
+    fn a_superblock_that_a_start_would_refuse_is_damage() {
+        let dir = log_of(1);
+        for copy in 0..2 {
+            std::fs::write(dir.path().join(format!("zabra/superblock.{copy}")), b"no superblock").unwrap();
+        }
+        let (verdict, lines) = run(dir.path(), false, false);
+        assert_eq!(verdict, Verdict::Damaged);
+        assert!(lines[0].contains("no valid superblock: superblock.0 is damaged: too short"), "{lines:?}");
+        let whole = Superblock {
+            node_id: 1,
+            cluster_id: 1,
+            server_id: ServerId(1),
+            epoch_accepted: Epoch(0),
+            epoch_current: Epoch(0),
+            truncate_pending: None,
+            clean_stop: None,
+        };
+        for copy in 0..2 {
+            std::fs::remove_file(dir.path().join(format!("zabra/superblock.{copy}"))).unwrap();
+        }
+        SuperblockStore::format(&RealVfs, &dir.path().join("zabra"), whole).unwrap();
+        std::fs::write(dir.path().join("zabra/superblock.1"), b"no superblock").unwrap();
+        let (verdict, lines) = run(dir.path(), false, false);
+        assert_eq!(verdict, Verdict::Fine, "the next start repairs it");
+        assert!(lines[0].starts_with("note: ") && lines[0].contains("superblock.1: damaged"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_log_that_is_being_written_is_not_called_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let log_dir = dir.path().join("zabra/log");
+        let options = LogOptions { segment_bytes: 4 << 20, ..LogOptions::default() };
+        let (mut log, _) =
+            Log::open(Arc::new(RealVfs), &log_dir, options, RecoveryHints::default(), 1).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut group = Group::new();
+                for n in (1..).take_while(|_| !stop.load(std::sync::atomic::Ordering::Relaxed)) {
+                    group.clear();
+                    group.record(Zxid(n), RecordKind::Txn, |out| transaction(n, out));
+                    log.appender.append(&mut group).unwrap();
+                    log.flusher.flush().unwrap();
+                }
+            });
+            let verdicts: Vec<_> = (0..40).map(|_| run(dir.path(), false, false)).collect();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            for (verdict, lines) in verdicts {
+                assert_eq!(verdict, Verdict::Fine, "{lines:?}");
+            }
+        });
     }
 
     #[test]

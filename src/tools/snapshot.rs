@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{InspectArgs, Lines, Verdict, printable, progress};
 use crate::server::fourletter::text::utc;
-use crate::storage::snapshot::{self, SnapshotReader, SnapshotStore, VerifyReport};
+use crate::storage::snapshot::{self, Damage, DamageKind, SnapshotReader, SnapshotStore, VerifyReport};
 use crate::storage::vfs::RealVfs;
 use crate::tree::{ChunkKind, Loader, NodeRef, Owner, Tree, TreeOptions};
 
@@ -63,8 +63,15 @@ fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn check(file: &Path, lines: &mut Lines<'_>, every_node: bool) -> anyhow::Result<Verdict> {
-    let report = snapshot::verify(&RealVfs, file).with_context(|| file.display().to_string())?;
+    let mut report = snapshot::verify(&RealVfs, file).with_context(|| file.display().to_string())?;
     let name = file.display().to_string();
+    // As a start does; a copy under a name of its own is judged by its bytes alone.
+    let named = file.file_name().and_then(|name| snapshot::zxid_of(name.to_str()?));
+    if let (Some(named), Some(info)) = (named, &report.info)
+        && named != info.zxid
+    {
+        report.add(Damage { chunk: None, offset: 0, kind: DamageKind::Name });
+    }
     for damage in &report.damages {
         let text = || format!("damage: {name}: {damage}");
         lines.put(text, || {
@@ -263,6 +270,20 @@ mod tests {
         }
         std::fs::write(&file, &good).unwrap();
         assert_eq!(run(verify, &file, false).0, Verdict::Fine);
+    }
+
+    #[test]
+    fn a_snapshot_under_the_name_of_another_is_damage_as_it_is_at_a_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = write(dir.path(), 5);
+        let other = file.with_file_name("snapshot.0000000000000009");
+        std::fs::rename(&file, &other).unwrap();
+        let (verdict, text) = run(verify, dir.path(), false);
+        assert_eq!(verdict, Verdict::Damaged);
+        assert!(text.contains("zxid differs from the file's name"), "{text}");
+        let copy = file.with_file_name("copy");
+        std::fs::rename(&other, &copy).unwrap();
+        assert_eq!(run(verify, &copy, false).0, Verdict::Fine, "a copy has a name of its own");
     }
 
     #[test]

@@ -50,9 +50,10 @@ impl NodeDir {
         seeds: &mut Rng,
         shell: &RecoverShell<'_>,
     ) -> Result<NodeDir, RecoverError> {
-        let lock = vfs
-            .lock(&places.data.join("lock"))
-            .map_err(|source| RecoverError::Locked { path: places.data.clone(), source })?;
+        let lock = vfs.lock(&places.data.join("lock")).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => RecoverError::InUse { path: places.data.clone() },
+            _ => RecoverError::Locked { path: places.data.clone(), source },
+        })?;
         let data_present = holds_data(vfs, places)?;
         let opened = SuperblockStore::open(vfs, &places.data, data_present)
             .map_err(|source| RecoverError::superblock(places, source))?;

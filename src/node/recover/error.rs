@@ -25,7 +25,15 @@ pub enum RecoverError {
         source: io::Error,
     },
     /// Another process has the directory.
-    #[error("{path} is in use by another process, or cannot be locked: {source}")]
+    #[error(
+        "{path} is in use by another process: stop that one first, or give this one a dataDir of its own"
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The system does not let it be locked.
+    #[error("{path} cannot be locked: {source}")]
     Locked {
         /// The directory.
         path: PathBuf,

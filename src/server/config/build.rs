@@ -140,9 +140,18 @@ fn server_line(
             s.wrong(origin, &key, None, "server lines only in the file that dynamicConfigFile names");
         }
         let mut other = Settings::default();
-        other.add_file(&dynamic, &required(&dynamic, files)?);
-        found = lines_of(&mut other);
-        s.problems.append(&mut other.problems);
+        match required(&dynamic, files) {
+            Ok(text) => {
+                other.add_file(&dynamic, &text);
+                found = lines_of(&mut other);
+                s.problems.append(&mut other.problems);
+            }
+            Err(error) => {
+                let key = "dynamicConfigFile";
+                let expected = format!("a file that can be read: {error}");
+                s.wrong(s.origin(key), key, Some(&dynamic.display().to_string()), &expected);
+            }
+        }
     }
     let standalone_enabled = s.flag("standaloneEnabled", true);
     let lines: Vec<ServerLine> = found.iter().map(|(line, ..)| line.clone()).collect();
@@ -199,6 +208,13 @@ fn listen(s: &mut Settings, file: Option<&Path>, line: Option<&ServerLine>) -> L
 /// From clientPort and clientPortAddress; complains when a file has neither and `required`.
 fn keys_listen(s: &mut Settings, file: Option<&Path>, required: bool) -> Option<ListenAddress> {
     let host = s.text("clientPortAddress").map(str::to_owned);
+    if let Some(host) = &host
+        && host.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+        && host.parse::<std::net::Ipv4Addr>().is_err()
+    {
+        let key = "clientPortAddress";
+        s.wrong(s.origin(key), key, Some(host), "an address of this machine, or a name");
+    }
     let said = s.problems.iter().any(|p| p.key == "clientPort");
     match (s.text("clientPort").is_some(), file) {
         (true, Some(_)) => {}
@@ -223,10 +239,13 @@ fn session_timeouts(s: &mut Settings, tick_ms: i64) -> (i32, i32) {
     let min = or_ticks(s.int("minSessionTimeout", -1), 2);
     let max = or_ticks(s.int("maxSessionTimeout", -1), 20);
     if min > max {
-        let expected = format!("at most maxSessionTimeout, which is {max} ms");
-        let key =
-            if s.text("minSessionTimeout").is_some() { "minSessionTimeout" } else { "maxSessionTimeout" };
-        s.wrong(s.origin(key), "minSessionTimeout", Some(&min.to_string()), &expected);
+        let (key, found, expected) = match s.text("minSessionTimeout") {
+            Some(_) => ("minSessionTimeout", min, format!("at most maxSessionTimeout, which is {max} ms")),
+            None => {
+                ("maxSessionTimeout", max, format!("at least minSessionTimeout, which is {min} ms (2 ticks)"))
+            }
+        };
+        s.wrong(s.origin(key), key, Some(&found.to_string()), &expected);
     }
     let fit = |n: i64| i32::try_from(n).unwrap_or(i32::MAX);
     (fit(min), fit(max))

@@ -2,6 +2,7 @@
 //!
 //! - D1: Zabra's files are in `dataDir/zabra` (snapshots, superblock) and `dataLogDir/zabra` (log), beside `myid` and beside
 //!   whatever ZooKeeper keeps in `version-2`; Zabra never writes into `version-2`.
+//!   What counts as Zabra's data is a superblock, a snapshot or a log segment: a lock or an empty folder is none.
 //! - D2: `version-2` with snapshots or logs and no `zabra` beside them: refuse, say why and what to do. Looking changes nothing.
 
 use std::io;
@@ -9,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 /// Zabra's folder inside `dataDir` and `dataLogDir`.
 pub const ZABRA_FOLDER: &str = "zabra";
+
+/// Of the log, inside [`ZABRA_FOLDER`].
+const LOG_FOLDER: &str = "log";
 
 /// ZooKeeper's folder inside `dataDir` and `dataLogDir`.
 const ZOOKEEPER_FOLDER: &str = "version-2";
@@ -68,7 +72,7 @@ pub fn inspect_data_dirs(
         if !autocreate && !dir.is_dir() {
             return Err(DataDirError::Missing { path: dir.to_owned() });
         }
-        ours |= holds_entries(&dir.join(ZABRA_FOLDER))?;
+        ours |= holds_our_data(&dir.join(ZABRA_FOLDER))?;
     }
     if ours {
         return Ok(DataDirState::Ours);
@@ -83,8 +87,9 @@ pub fn inspect_data_dirs(
     Ok(DataDirState::Fresh)
 }
 
-fn holds_entries(dir: &Path) -> Result<bool, DataDirError> {
-    Ok(!entries(dir)?.is_empty())
+fn holds_our_data(dir: &Path) -> Result<bool, DataDirError> {
+    let is_ours = |name: &String| ["superblock", "snapshot.", "log."].iter().any(|p| name.starts_with(p));
+    Ok(entries(dir)?.iter().any(is_ours) || entries(&dir.join(LOG_FOLDER))?.iter().any(is_ours))
 }
 
 fn zookeeper_files(dir: &Path) -> Result<usize, DataDirError> {
@@ -154,9 +159,13 @@ mod tests {
         std::fs::create_dir(dir.path().join("version-2")).unwrap();
         touch(dir.path(), "myid");
         assert_eq!(inspect_data_dirs(dir.path(), dir.path(), true).unwrap(), DataDirState::Fresh);
-        // An empty folder of ours is no data either: a crash may have come right after it was made.
-        std::fs::create_dir(dir.path().join("zabra")).unwrap();
+        // An empty folder of ours is no data either, nor is the lock: a crash may have come right after they were made.
+        std::fs::create_dir_all(dir.path().join("zabra/log")).unwrap();
+        touch(dir.path(), "zabra/lock");
+        touch(dir.path(), "zabra/lost+found/x");
         touch(dir.path(), "version-2/log.5");
         assert!(inspect_data_dirs(dir.path(), dir.path(), true).is_err());
+        touch(dir.path(), "zabra/log/log.0000000000000001");
+        assert_eq!(inspect_data_dirs(dir.path(), dir.path(), true).unwrap(), DataDirState::Ours);
     }
 }

@@ -191,7 +191,7 @@ pub(crate) const KEYS: &[Key] = &[
     // Cluster.
     honoured(Cfg, "server.*", Filled),
     inert(Cfg, "group.*", Text, ENSEMBLE),
-    inert(Cfg, "weight.*", Text, ENSEMBLE),
+    inert(Cfg, "weight.*", COUNT, ENSEMBLE),
     honoured(Cfg, "dynamicConfigFile", Filled),
     honoured(Cfg, "standaloneEnabled", Bool),
     honoured(Cfg, "reconfigEnabled", Bool),

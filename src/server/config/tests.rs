@@ -236,6 +236,7 @@ fn every_honoured_key_changes_the_configuration() {
             "digest.enabled" | "DigestAuthenticationProvider.enabled" | "datadir.autocreate" => "false",
             "DigestAuthenticationProvider.superDigest" => "super:xyz=",
             "4lw.commands.whitelist" => "*",
+            "clientPortAddress" => "zk9",
             "minSessionTimeout" | "maxSessionTimeout" => "7000",
             "jute.maxbuffer" => "9999",
             "preAllocSize" => "131072",
@@ -342,9 +343,24 @@ fn the_dynamic_file_is_read() {
     assert_eq!((c.listen.to_string(), c.server_id), ("*:2199".to_owned(), Some(ServerId(1))));
     let two = ("/d/zoo.cfg.dynamic", "server.1=h:1:2;3\nserver.2=h:1:2;3\n");
     assert!(problems(read_with(text, &[], &[two]))[0].starts_with("/d/zoo.cfg.dynamic:2: server.2"));
-    assert!(matches!(read_with(text, &[], &[]), Err(ConfigError::Read { .. })));
+    let missing = problems(read_with(text, &[], &[]));
+    assert!(
+        missing[0].starts_with("zoo.cfg:2: dynamicConfigFile: found \"/d/zoo.cfg.dynamic\""),
+        "{missing:?}"
+    );
     let both = format!("{text}server.1=a:1:2");
     assert!(problems(read_with(&both, &[], &[one]))[0].contains("dynamicConfigFile"));
+}
+
+#[test]
+fn what_is_said_to_be_wrong_is_what_stands_there() {
+    let first = |text: &str| problems(read(text)).remove(0);
+    let text = "zoo.cfg:3: maxSessionTimeout: found \"0\", expected at least minSessionTimeout, which is 6000 ms (2 ticks)";
+    assert_eq!(first("maxSessionTimeout=0"), text);
+    assert!(
+        first("clientPortAddress=999.1.1.1").starts_with("zoo.cfg:3: clientPortAddress: found \"999.1.1.1\"")
+    );
+    assert!(first("weight.1=x").starts_with("zoo.cfg:3: weight.1: found \"x\""), "{}", first("weight.1=x"));
 }
 
 #[test]

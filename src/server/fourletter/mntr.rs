@@ -67,7 +67,7 @@ fn counters(stats: &ServerStats, out: &mut Text<'_>) {
         ("bytes_received_count", &stats.bytes_received),
         ("response_bytes", &stats.response_bytes),
         ("watch_bytes", &stats.watch_bytes),
-        ("connection_request_count", &stats.connections_accepted),
+        ("connection_request_count", &stats.connection_requests),
         ("connection_drop_count", &stats.connections_dropped),
         ("connection_rejected", &stats.connections_rejected),
         ("sessionless_connections_expired", &stats.sessionless_expired),
@@ -75,8 +75,6 @@ fn counters(stats: &ServerStats, out: &mut Text<'_>) {
         ("proposal_count", &stats.proposals),
         ("commit_count", &stats.commits),
         ("snapshot_error_count", &stats.snapshot_errors),
-        ("ttl_node_created_count", &stats.ttl_nodes_created),
-        ("ttl_node_deleted_count", &stats.ttl_nodes_deleted),
         ("fsync_threshold_exceed_count", &stats.fsync_threshold_exceeded),
     ] {
         put(out, key, load(counter));

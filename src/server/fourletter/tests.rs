@@ -299,7 +299,7 @@ fn mntr_lines_have_a_key_a_tab_and_a_number() {
         "zk_approximate_data_size\t44\n",
         "zk_num_alive_connections\t2\n",
         "zk_uptime\t12345\n",
-        "zk_last_client_response_size\t88\n",
+        "zk_last_client_response_size\t84\n",
         "zk_avg_updatelatency\t1.5\n",
         "zk_cnt_updatelatency\t1\n",
         "zk_p99_updatelatency\t1\n",

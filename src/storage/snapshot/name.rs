@@ -22,7 +22,8 @@ pub(super) fn tmp_path(dir: &Path, zxid: Zxid) -> PathBuf {
 }
 
 /// The zxid of a published snapshot's name; `None` for any other name, also for other spellings of the number.
-pub(super) fn zxid_of(name: &str) -> Option<Zxid> {
+#[must_use]
+pub fn zxid_of(name: &str) -> Option<Zxid> {
     let digits = name.strip_prefix(PREFIX)?;
     let zxid = Zxid(u64::from_str_radix(digits, 16).ok()?);
     (format!("{:0width$x}", zxid.0, width = NAME_DIGITS) == digits).then_some(zxid)

@@ -30,7 +30,8 @@ impl VerifyReport {
         self.damage_count == 0 && self.info.is_some()
     }
 
-    fn add(&mut self, damage: Damage) {
+    /// Takes note of one more place.
+    pub fn add(&mut self, damage: Damage) {
         self.damage_count += 1;
         if self.damages.len() < DAMAGES_LISTED_MAX {
             self.damages.push(damage);
