@@ -121,7 +121,7 @@ fn connections_are_limited_per_address_and_in_total() {
                 conns.push(conn);
                 break;
             }
-            }
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustix::net::RecvFlags;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
@@ -25,8 +25,8 @@ use crate::server::input::{Input, OverBudget};
 /// A client that takes nothing of what waits for it for so long is cut off.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 
-/// How long a client may take to close its side behind its last reply.
-const LINGER_MAX: Duration = Duration::from_secs(1);
+/// Bytes behind a last request that are taken before the connection is closed.
+const DRAIN_BYTES_MAX: usize = 1 << 20;
 
 /// Pause before a connection looks again whether the commit path takes more.
 const QUEUE_FULL_RETRY: Duration = Duration::from_millis(1);
@@ -49,9 +49,8 @@ pub(crate) async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, stream: TcpStrea
         dispatch: Dispatch::new(shared, conn),
     };
     let ended = task.run().await;
-    let stream = task.stream;
     if ended.is_ok() {
-        linger(stream).await;
+        drain(&task.stream);
     }
     if let Err(reason) = ended {
         if matches!(reason, Closed::ByServer(_) | Closed::NoConnectRequest) {
@@ -61,17 +60,18 @@ pub(crate) async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, stream: TcpStrea
     }
 }
 
-/// Lets the client read its last reply. Closed with bytes of its unread (a newline behind a four-letter word, requests behind
-/// closeSession), the socket would be reset, and the reply lost on the way.
-async fn linger(mut stream: TcpStream) {
-    let until_it_closes = async {
-        stream.shutdown().await?;
-        let mut nothing = [0; 512];
-        while stream.read(&mut nothing).await? > 0 {}
-        Ok::<(), io::Error>(())
-    };
-    // Whatever comes of it: everything has been sent.
-    let _ = tokio::time::timeout(LINGER_MAX, until_it_closes).await;
+/// Takes what the client sent behind its last request (a newline behind a four-letter word, requests behind closeSession). With bytes of its
+/// unread, the socket would be reset, and the client could get an error in place of the reply.
+fn drain(stream: &TcpStream) {
+    let (mut left, mut nothing) = (DRAIN_BYTES_MAX, [0; 4096]);
+    while left > 0 {
+        // Past tokio, which may not have heard of it yet.
+        match rustix::net::recv(stream, &mut nothing[..], RecvFlags::DONTWAIT) {
+            Ok((n, _)) if n > 0 => left = left.saturating_sub(n),
+            // Nothing there, or the client has gone already.
+            _ => return,
+        }
+    }
 }
 
 /// Why a connection ends.
