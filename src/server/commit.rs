@@ -347,14 +347,13 @@ impl Commit {
         self.note_writers(shared, &stage.batches);
         let mut batches = std::mem::take(&mut stage.batches);
         for batch in &mut batches {
-            let (count, bytes) = (batch.entries.len(), batch.entries.iter().map(|entry| entry.len).sum());
             if batch.refused {
+                let bytes = batch.entries.iter().map(|entry| entry.len).sum();
+                self.note_answered(batch.entries.len(), bytes);
                 refuse(shared, &mut batch.entries);
             } else if let Err(mismatch) = stage.applier.apply(shared, batch, me) {
                 return shared.fail(&mismatch);
             }
-            self.outstanding.fetch_sub(count, Ordering::Relaxed);
-            self.inflight_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
         let mut pool = self.pool.lock();
         for mut batch in batches.drain(..) {
@@ -365,6 +364,12 @@ impl Commit {
             }
         }
         stage.batches = batches;
+    }
+
+    /// So many writes are as good as answered: said before their clients are woken, who may look.
+    fn note_answered(&self, count: usize, bytes: usize) {
+        self.outstanding.fetch_sub(count, Ordering::Relaxed);
+        self.inflight_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// For [`Commit::is_lone`].

@@ -48,8 +48,10 @@ impl Applier {
         while entries.peek().is_some() {
             let now = Instant::now();
             self.wall_ms = shared.wall_now().0;
+            let (mut count, mut bytes) = (0, 0);
             let mut tree = shared.tree.write();
             for entry in entries.by_ref().take(APPLIED_TXNS_MAX) {
+                (count, bytes) = (count + 1, bytes + entry.len);
                 let (_, _, payload) = records.next().expect("one record per entry");
                 let proposal = Proposal::read(payload).expect("encoded by prepare just now");
                 let outcome = tree.apply(&proposal, &mut self.fired);
@@ -66,8 +68,9 @@ impl Applier {
                 }
             }
             drop(tree);
-            self.to_wake.drain(..).for_each(|conn| conn.wake());
             shared.stats.absorb(&mut self.tally);
+            shared.commit.note_answered(count, bytes);
+            self.to_wake.drain(..).for_each(|conn| conn.wake());
         }
         shared.snapshots.note_applied(&batch.group);
         Ok(())
