@@ -20,7 +20,7 @@ use crate::node::{
 };
 use crate::server::Shared;
 use crate::server::commit::{Commit, CommitLimits, payload_bytes_max};
-use crate::server::config::{Config, LogRegion, ZABRA_FOLDER, inspect_data_dirs};
+use crate::server::config::{Config, LOG_FOLDER, LogRegion, ZABRA_FOLDER, inspect_data_dirs};
 use crate::server::fourletter::TRACE_MASK_DEFAULT;
 use crate::server::input::InputBudget;
 use crate::server::snapshotter::{SnapshotPolicy, Snapshots};
@@ -86,7 +86,7 @@ pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
     inspect_data_dirs(&config.data_dir, &config.data_log_dir, config.data_dir_autocreate)?;
     let places = NodePlaces {
         data: config.data_dir.join(ZABRA_FOLDER),
-        log: config.data_log_dir.join(ZABRA_FOLDER).join("log"),
+        log: config.data_log_dir.join(ZABRA_FOLDER).join(LOG_FOLDER),
     };
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     let seed = random()?;

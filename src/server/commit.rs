@@ -33,6 +33,7 @@ use crate::base::{ConnId, LogPos, SessionId};
 use crate::node::Prepare;
 use crate::server::Shared;
 use crate::server::conn::Conn;
+use crate::server::stats::micros;
 use crate::storage::log::{Appender, Flusher, Group, LogError};
 use crate::wire::OpCode;
 
@@ -390,8 +391,4 @@ impl Commit {
         stage.flush_us_average = (stage.flush_us_average * 7 + us) / 8;
         self.slow.store(stage.flush_us_average > SLOW_FLUSH.as_micros() as u64, Ordering::Relaxed);
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

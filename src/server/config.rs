@@ -29,7 +29,7 @@ use crate::base::ServerId;
 
 use super::fourletter::Whitelist;
 
-pub use data_dir::{DataDirError, DataDirState, ZABRA_FOLDER, inspect_data_dirs};
+pub use data_dir::{DataDirError, DataDirState, LOG_FOLDER, ZABRA_FOLDER, inspect_data_dirs};
 pub use problem::{ConfigError, Origin, Problem, Warning};
 
 /// Largest configuration file that is read; a real one has a few KiB.

@@ -14,7 +14,7 @@ use crate::server::Shared;
 use crate::server::commit::Write;
 use crate::server::conn::{Auth, Conn};
 use crate::server::fourletter::{TRACE_MASK_BYTES, Word};
-use crate::server::stats::{RequestKind, Tally};
+use crate::server::stats::{RequestKind, Tally, micros};
 use crate::session::{self, ConnectPlan, ConnectState, SessionHandle};
 use crate::wire::jute::{JuteError, PutJute, Reader};
 use crate::wire::request::{ConnectRequest, Request, RequestHeader};
@@ -365,7 +365,7 @@ impl<'a> Dispatch<'a> {
             auth: &shared.prepare_options.auth,
             reply_bytes_max: self.conn.reply_bytes_max(),
         };
-        let latency_us = u64::try_from(now.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let latency_us = micros(now.elapsed());
         let (mut consumed, mut count, mut stop, mut last) = (0, 0, None, None);
         let tree = shared.tree.read();
         let held_since = Instant::now();

@@ -16,6 +16,7 @@ use crate::base::Zxid;
 use crate::node::snapshot::retire;
 use crate::node::{SnapshotFailed, SnapshotOptions, SnapshotTask};
 use crate::server::Shared;
+use crate::server::stats::micros;
 use crate::storage::log::Group;
 use crate::storage::snapshot::{Retention, SnapshotError, SnapshotInfo, SnapshotStore};
 
@@ -186,7 +187,7 @@ fn take_one(shared: &Shared, store: &SnapshotStore) -> Result<Option<Zxid>, Snap
     match &taken {
         Ok(Some(info)) => {
             shared.snapshots.ended(Some(info.file_bytes));
-            let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let us = micros(started.elapsed());
             shared.stats.snapshot_us.add(us);
             tracing::info!(zxid = %info.zxid, bytes = info.file_bytes, us, "snapshot taken");
         }

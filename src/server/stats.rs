@@ -9,12 +9,18 @@ mod conn;
 mod histogram;
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 pub use conn::{ConnFigures, ConnStats};
 pub use histogram::{Histogram, Runs, Summary};
 
 /// In front of a reply, and not counted into its size.
 const LENGTH_BYTES: usize = 4;
+
+/// A duration as figures have it.
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
 
 /// Figures of the whole server. One per process, behind an `Arc`.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use crate::base::{ConnId, SessionId, Zxid};
 use crate::server::Shared;
-use crate::server::config::{Config, ZABRA_FOLDER};
+use crate::server::config::{Config, LOG_FOLDER, ZABRA_FOLDER};
 use crate::server::conn::Conn;
 use crate::server::fourletter::{
     self, ClientLine, Mode, OUTPUT_BYTES_MAX, ServerView, SessionGroup, TreeFigures, WatchSummary, Word,
@@ -121,7 +121,7 @@ impl ServerView for Shared {
 
     fn dir_bytes(&self) -> (u64, u64) {
         let data = dir_bytes(&self.config.data_dir.join(ZABRA_FOLDER), DIR_DEPTH_MAX);
-        let log = dir_bytes(&self.config.data_log_dir.join(ZABRA_FOLDER).join("log"), DIR_DEPTH_MAX);
+        let log = dir_bytes(&self.config.data_log_dir.join(ZABRA_FOLDER).join(LOG_FOLDER), DIR_DEPTH_MAX);
         // In one directory, the log is below the data.
         if self.config.data_dir == self.config.data_log_dir {
             (data - log.min(data), log)

@@ -124,6 +124,17 @@ fn put_file(disk: &SimDisk, name: &str, bytes: &[u8]) {
     file.write_all_at(bytes, 0).expect("room");
 }
 
+/// Random bytes, of which every other 32-bit field is a small number: lengths, counts and types that could be true.
+#[cfg(test)]
+pub(super) fn fill_plausibly(rng: &mut crate::base::rng::Rng, bytes: &mut [u8]) {
+    rng.fill(bytes);
+    for field in bytes.chunks_exact_mut(4) {
+        if rng.one_in(2) {
+            field.copy_from_slice(&(rng.below(8) as i32 - 1).to_be_bytes());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

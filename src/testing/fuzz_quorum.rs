@@ -94,19 +94,14 @@ fn config(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use crate::base::rng::Rng;
+    use crate::testing::fuzz::fill_plausibly;
 
     #[test]
     fn random_and_mutated_bytes() {
         let mut rng = Rng::new(0x7175_6f72);
         let mut bytes = [0u8; 96];
         for _ in 0..50_000 {
-            rng.fill(&mut bytes);
-            // Small numbers make lengths, counts and types that could be true.
-            for i in (0..bytes.len()).step_by(4) {
-                if rng.one_in(2) {
-                    bytes[i..i + 4].copy_from_slice(&(rng.below(8) as i32 - 1).to_be_bytes());
-                }
-            }
+            fill_plausibly(&mut rng, &mut bytes);
             let len = rng.below(bytes.len() as u64 + 1) as usize;
             super::quorum(&bytes[..len]);
         }

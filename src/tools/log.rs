@@ -43,7 +43,8 @@ fn walk(args: &InspectArgs, out: &mut dyn Write, every_record: bool) -> anyhow::
     let dir = log_dir(&args.path)?;
     let segment_bytes = segment_bytes(&dir)?;
     let mut lines = Lines::new(out, args.json);
-    let (hints, superblock_good) = hints(&dir, &mut lines)?;
+    let superblock_good = check_superblock(&dir, &mut lines);
+    let hints = hints(&dir)?;
     let bar = progress(segment_bytes.iter().sum());
     let (mut undecodable, mut first_segment) = (0_u64, None);
     let mut inspection = inspect(&RealVfs, &dir, hints, &mut |pos, head, payload| {
@@ -84,8 +85,7 @@ fn look_again(dir: &Path, found: &mut Inspection) -> anyhow::Result<()> {
         if found.starts {
             return Ok(());
         }
-        let (hints, _) = hints(dir, &mut Lines::new(&mut std::io::sink(), false))?;
-        let again = inspect(&RealVfs, dir, hints, &mut |_, _, _| ()).context("reading the log")?;
+        let again = inspect(&RealVfs, dir, hints(dir)?, &mut |_, _, _| ()).context("reading the log")?;
         let same = (again.row, again.pos) == (found.row, found.pos);
         *found = again;
         if same {
@@ -131,54 +131,53 @@ fn segment_bytes(dir: &Path) -> anyhow::Result<Vec<u64>> {
 
 /// What a start would know: superblock and snapshots, if they are where a data directory keeps them. Otherwise (L3) a first look
 /// learns what the first record follows, and the second look takes that as given.
-///
-/// Also says whether the superblock, if there is one, is as it should be; what is wrong with it is printed.
-fn hints(dir: &Path, lines: &mut Lines<'_>) -> anyhow::Result<(RecoveryHints, bool)> {
-    let mut good = true;
-    if let Some(data_dir) = dir.parent() {
-        match stored_hints(data_dir) {
-            Ok(Some((hints, bad_copies))) => {
-                for (copy, state) in bad_copies {
-                    let file = superblock::copy_path(data_dir, copy).display().to_string();
-                    let text = || {
-                        format!(
-                            "note: {file}: {state}; the other copy is good, and the next start repairs this one"
-                        )
-                    };
-                    lines.put(text, || json!({"note": state.to_string(), "file": file}));
-                }
-                return Ok((hints, true));
-            }
-            Ok(None) => {}
-            Err(error) => {
-                good = false;
-                let file = data_dir.display().to_string();
-                let text = || format!("damage: {file}: {error}; a start would refuse");
-                lines.put(text, || json!({"damage": error.to_string(), "file": file}));
-            }
-        }
+fn hints(dir: &Path) -> anyhow::Result<RecoveryHints> {
+    if let Some(data_dir) = dir.parent()
+        && let Some(hints) = stored_hints(data_dir)?
+    {
+        return Ok(hints);
     }
     let alone = RecoveryHints { history: true, ..RecoveryHints::default() };
     let first = inspect(&RealVfs, dir, alone, &mut |_, _, _| ()).context("reading the log")?;
     let base = if first.row == Row::StartMissing { first.base } else { Zxid::ZERO };
-    Ok((RecoveryHints { base, ..alone }, good))
+    Ok(RecoveryHints { base, ..alone })
 }
 
-/// The hints, and the copies of the superblock that are not good; `None` without a superblock.
-#[expect(clippy::type_complexity, reason = "used once, just above")]
-fn stored_hints(dir: &Path) -> anyhow::Result<Option<(RecoveryHints, Vec<(usize, CopyState)>)>> {
-    let Some(stored) = superblock::load(&RealVfs, dir, false)? else { return Ok(None) };
+/// `None` without a superblock that a start would take: what is wrong with it, [`check_superblock`] says.
+fn stored_hints(dir: &Path) -> anyhow::Result<Option<RecoveryHints>> {
+    let Ok(Some(stored)) = superblock::load(&RealVfs, dir, false) else { return Ok(None) };
     let store = SnapshotStore::read_only(Arc::new(RealVfs), dir);
-    let newest = store.newest_valid(None)?.reader;
-    let bad = |state: &CopyState| !matches!(state, CopyState::Good | CopyState::Stale);
-    let bad_copies = stored.copies.into_iter().enumerate().filter(|(_, state)| bad(state)).collect();
-    let hints = RecoveryHints {
+    let newest = store.newest_valid(None).with_context(|| dir.display().to_string())?.reader;
+    Ok(Some(RecoveryHints {
         base: newest.map_or(Zxid::ZERO, |reader| reader.info().zxid),
         history: true,
         clean_stop: stored.value.clean_stop,
         pending_truncate: stored.value.truncate_pending,
+    }))
+}
+
+/// Says what is wrong with the superblock, if there is one in the folder above the log; false when a start would refuse it.
+fn check_superblock(log_dir: &Path, lines: &mut Lines<'_>) -> bool {
+    let Some(dir) = log_dir.parent() else { return true };
+    let copies = match superblock::load(&RealVfs, dir, false) {
+        Ok(loaded) => loaded.map(|loaded| loaded.copies),
+        Err(error) => {
+            let file = dir.display().to_string();
+            let text = || format!("damage: {file}: {error}; a start would refuse");
+            lines.put(text, || json!({"damage": error.to_string(), "file": file}));
+            return false;
+        }
     };
-    Ok(Some((hints, bad_copies)))
+    for (copy, state) in copies.into_iter().flatten().enumerate() {
+        if matches!(state, CopyState::Good | CopyState::Stale) {
+            continue;
+        }
+        let file = superblock::copy_path(dir, copy).display().to_string();
+        let text =
+            || format!("note: {file}: {state}; the other copy is good, and the next start repairs this one");
+        lines.put(text, || json!({"note": state.to_string(), "file": file}));
+    }
+    true
 }
 
 fn conclude(found: &Inspection, undecodable: u64, lines: &mut Lines<'_>) {

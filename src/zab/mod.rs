@@ -3,6 +3,3 @@
 mod plan;
 
 pub use plan::{History, Plan, plan};
-
-#[cfg(test)]
-mod plan_tests;

@@ -59,3 +59,6 @@ pub fn plan(mine: &impl History, theirs: Zxid) -> Plan {
 fn has_entered(mine: &impl History, epoch: Epoch) -> bool {
     epoch == mine.epoch() || mine.floor(Zxid::new(epoch, u32::MAX)).epoch() == epoch
 }
+
+#[cfg(test)]
+mod tests;

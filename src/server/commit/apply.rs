@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::Batch;
 use super::queue::{Client, Entry};
-use super::{Batch, micros};
 use crate::base::{ConnId, SessionId};
 use crate::node::put_write_reply;
 use crate::server::Shared;
 use crate::server::conn::Conn;
-use crate::server::stats::{RequestKind, Tally};
+use crate::server::stats::{RequestKind, Tally, micros};
 use crate::tree::{DigestMismatch, Fired, Outcome};
 use crate::wire::txn::Proposal;
 use crate::wire::{ErrorCode, OpCode, perms, reply};

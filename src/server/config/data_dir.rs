@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 /// Zabra's folder inside `dataDir` and `dataLogDir`.
 pub const ZABRA_FOLDER: &str = "zabra";
 
-/// Of the log, inside [`ZABRA_FOLDER`].
-const LOG_FOLDER: &str = "log";
+/// The log's folder inside [`ZABRA_FOLDER`].
+pub const LOG_FOLDER: &str = "log";
 
 /// ZooKeeper's folder inside `dataDir` and `dataLogDir`.
 const ZOOKEEPER_FOLDER: &str = "version-2";
