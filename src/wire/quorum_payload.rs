@@ -2,6 +2,7 @@
 //!
 //! - PL1: reading never panics and borrows; what a ZooKeeper leaves out (old learners) is an `Option`, not an error.
 //! - PL2: records of a fixed length refuse other lengths, except LearnerInfo, which has three and ignores what follows.
+//! - PL3: Zabra nodes know each other by [`ZABRA_MARK`] behind LearnerInfo and LEADERINFO, where ZooKeeper does not look.
 
 use super::jute::{JuteError, PutJute, Reader};
 use super::quorum::PeerError;
@@ -10,6 +11,9 @@ use crate::base::{Epoch, ServerId, SessionId};
 
 /// Version of the protocol between learners and leader, from ZooKeeper 3.4 to 3.9. Below it there is no LEADERINFO.
 pub const PROTOCOL_VERSION: i32 = 0x10000;
+
+/// "Zbr" and a version: the sender probes and answers probes at any time, and understands cumulative ACK and COMMIT.
+pub const ZABRA_MARK: i32 = 0x5a62_7201;
 
 /// FOLLOWERINFO and OBSERVERINFO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,19 +24,27 @@ pub struct LearnerInfo {
     pub protocol_version: Option<i32>,
     /// Version of the learner's active configuration; `None` before 3.5.
     pub config_version: Option<i64>,
+    /// [`ZABRA_MARK`] follows.
+    pub zabra: bool,
 }
 
 impl LearnerInfo {
     /// Reads null, 8, 12 or 20 bytes; bytes between and behind count for nothing, as in ZooKeeper.
     pub fn read(data: Option<&[u8]>) -> Result<LearnerInfo, PeerError> {
         let Some(data) = data else {
-            return Ok(LearnerInfo { server: None, protocol_version: None, config_version: None });
+            return Ok(LearnerInfo {
+                server: None,
+                protocol_version: None,
+                config_version: None,
+                zabra: false,
+            });
         };
         let mut r = Reader::new(data);
         let server = r.long().map(ServerId).map_err(record("LearnerInfo"))?;
         let protocol_version = r.int().ok();
         let config_version = protocol_version.and_then(|_| r.long().ok());
-        Ok(LearnerInfo { server: Some(server), protocol_version, config_version })
+        let zabra = config_version.is_some() && r.int() == Ok(ZABRA_MARK);
+        Ok(LearnerInfo { server: Some(server), protocol_version, config_version, zabra })
     }
 
     /// Appends the record, up to the first field that is not there.
@@ -41,21 +53,26 @@ impl LearnerInfo {
         out.put_long(server.0);
         let Some(version) = self.protocol_version else { return };
         out.put_int(version);
-        if let Some(config) = self.config_version {
-            out.put_long(config);
+        let Some(config) = self.config_version else { return };
+        out.put_long(config);
+        if self.zabra {
+            out.put_int(ZABRA_MARK);
         }
     }
 }
 
-/// LEADERINFO: the leader's protocol version.
-pub fn read_leader_info(data: &[u8]) -> Result<i32, PeerError> {
+/// LEADERINFO: the leader's protocol version, and whether it is a Zabra node.
+pub fn read_leader_info(data: &[u8]) -> Result<(i32, bool), PeerError> {
     // ZooKeeper reads the first four bytes and no more.
-    Reader::new(data).int().map_err(record("LEADERINFO"))
+    let mut r = Reader::new(data);
+    let version = r.int().map_err(record("LEADERINFO"))?;
+    Ok((version, r.int() == Ok(ZABRA_MARK)))
 }
 
 /// Appends LEADERINFO's data.
 pub fn put_leader_info(out: &mut Vec<u8>) {
     out.put_int(PROTOCOL_VERSION);
+    out.put_int(ZABRA_MARK);
 }
 
 /// ACKEPOCH: the learner's current epoch; `None` (-1 on the wire) when it had accepted the proposed epoch before, so that the
@@ -204,6 +221,7 @@ mod tests {
             server,
             protocol_version,
             config_version,
+            zabra: false,
         };
         let full = info(Some(ServerId(2)), Some(PROTOCOL_VERSION), Some(9));
         let bytes = put(|out| full.put(out));
@@ -218,11 +236,16 @@ mod tests {
             }
         }
         assert_eq!(LearnerInfo::read(None), Ok(info(None, None, None)));
+        let zabra = LearnerInfo { zabra: true, ..full };
+        let marked = put(|out| zabra.put(out));
+        assert_eq!(LearnerInfo::read(Some(&marked)), Ok(zabra));
+        assert_eq!((marked.len(), LearnerInfo::read(Some(&marked[..23]))), (24, Ok(full)));
     }
 
     #[test]
     fn epochs_of_leader_and_learner() {
-        assert_eq!(read_leader_info(&put(put_leader_info)), Ok(0x10000));
+        assert_eq!(read_leader_info(&put(put_leader_info)), Ok((0x10000, true)));
+        assert_eq!(read_leader_info(b"\0\x01\0\0"), Ok((0x10000, false)), "as ZooKeeper sends it");
         assert!(read_leader_info(b"\0\0\0").is_err());
         for epoch in [None, Some(Epoch(0)), Some(Epoch(7))] {
             assert_eq!(read_ack_epoch(&put(|out| put_ack_epoch(out, epoch))), Ok(epoch));
