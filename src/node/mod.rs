@@ -20,6 +20,9 @@ pub mod snapshot;
 pub use auth::{AuthError, AuthIds, AuthOptions};
 pub use prepare::{Prepare, PrepareOptions, Sessions, WriteRequest};
 pub use read::{REPLY_BYTES_MAX, ReadContext, serve_read, serve_read_body};
-pub use recover::{NodeDir, NodePlaces, RecoverError, RecoverOptions, RecoveredNode, recover};
+pub use recover::{
+    NodeDir, NodePlaces, RecoverError, RecoverOptions, RecoveredNode, Replay, ResetError, TruncateError, rebuild,
+    recover,
+};
 pub use reply::{Served, put_session_fault, put_unimplemented, put_write_reply, serve_auth, serve_sasl};
 pub use snapshot::{SharedTree, SnapshotFailed, SnapshotOptions, SnapshotTask};

@@ -3,10 +3,11 @@
 //! - B1: what was acknowledged is in the tree, or there is an error that names what is missing and where; never a guess.
 //! - B2: a snapshot that does not load leaves nothing behind: the next older one starts from an empty tree.
 //! - B3: the log must reach from the snapshot to the end without a hole; else the start is refused, and the log is not touched.
-//! - B4: a pending truncation removes the snapshots above its target before the log is cut (rule R3), and its intent is cleared
-//!   only after that.
+//! - B4: a pending truncation or reset removes the snapshots above its target before the log is cut or replaced (rule R3), and its
+//!   intent is cleared only after that.
 //! - B5: when this returns, the superblock says that there is a log (`generation > 1`) and names no clean stop: from here on the
 //!   log grows, and a place written down earlier proves nothing any more.
+//! - B6: a member of an ensemble applies nothing that is not known to be committed (rule R4); the log keeps it.
 //!
 //! The server and the simulator run this very code. No clock, no thread, no randomness of its own: [`RecoverOptions`] brings the
 //! seed, [`RecoverShell`] the threads and somebody to tell. Page: `docs/recovery.md`.
@@ -21,14 +22,17 @@ use std::sync::Arc;
 
 use crate::base::rng::Rng;
 use crate::base::{LogPos, ServerId, Zxid};
-use crate::storage::log::{Log, LogOptions, RecoveryHints, RecoveryReport};
+use crate::storage::log::{Log, LogOptions, LogReader, RecoveryHints, RecoveryReport};
 use crate::storage::snapshot::SnapshotStore;
 use crate::storage::superblock::CopyState;
 use crate::storage::vfs::{Vfs, create_dir_durable};
 use crate::tree::{Tree, TreeOptions};
 
-pub use dir::{NodeDir, TruncateError};
+pub use dir::{NodeDir, ResetError, TruncateError};
 pub use error::{RecoverError, SnapshotFault};
+pub use replay::Replay;
+
+use self::dir::Pending;
 
 /// Where a node's files lie.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +52,8 @@ pub struct RecoverOptions {
     pub log: LogOptions,
     /// Whose directory it must be.
     pub server_id: ServerId,
+    /// How much of the log counts as committed.
+    pub replay: Replay,
     /// Random and new for every start: identities of a new directory and the log's salts come from it.
     pub seed: u64,
 }
@@ -85,9 +91,9 @@ pub enum RecoverEvent<'a> {
         /// What each copy was like.
         copies: &'a [CopyState],
     },
-    /// A pending truncation removed these snapshots first.
+    /// A pending truncation or reset removed these snapshots first.
     SnapshotsRemoved {
-        /// Target of the truncation.
+        /// The last transaction that stays.
         target: Zxid,
         /// What was removed, newest first.
         zxids: &'a [Zxid],
@@ -122,7 +128,7 @@ pub enum RecoverEvent<'a> {
     Replaying {
         /// It.
         zxid: Zxid,
-        /// The last one there is.
+        /// The last one to be applied.
         last: Zxid,
         /// How many so far.
         txns: u64,
@@ -156,8 +162,10 @@ pub struct RecoverSummary {
 /// A node's durable parts, ready to go on.
 #[derive(Debug)]
 pub struct RecoveredNode {
-    /// The state, up to the last transaction of the log.
+    /// The state: all of the log, or what of it is known to be committed, as was asked ([`Replay`]).
     pub tree: Tree,
+    /// Where the state ends; the log may go on.
+    pub committed: Zxid,
     /// The open log.
     pub log: Log,
     /// The snapshots.
@@ -184,15 +192,18 @@ pub fn recover(
     let mut dir = NodeDir::open(&**vfs, places, options.server_id, &mut seeds, shell)?;
     let snapshots = SnapshotStore::open(Arc::clone(vfs), &places.data)
         .map_err(|source| RecoverError::Snapshots { dir: places.data.clone(), source })?;
-    finish_truncation_of_snapshots(&dir, &snapshots, places, shell)?;
-    let load::Loaded { mut tree, snapshot, bad } = load::newest(&snapshots, places, options.tree, shell)?;
+    remove_snapshots_above_target(&dir, &snapshots, places, shell)?;
+    let load::Loaded { mut tree, snapshot, bad } =
+        load::newest(&snapshots, places, options.tree, None, shell)?;
     let (log, report) = open_log(vfs, places, options, &dir, tree.applied(), seeds.next_u64())?;
     if report.bytes_cut > 0 {
         (shell.observe)(&RecoverEvent::TailCut { bytes: report.bytes_cut, pos: report.end });
     }
-    let replayed = replay::replay(&mut tree, &log.reader, &report, places, shell)?;
+    let until = options.replay.until(tree.applied(), report.last, dir.superblock().committed);
+    let replayed = replay::replay(&mut tree, &log.reader, until, places, shell)?;
     dir.log_grows().map_err(|source| RecoverError::superblock(places, source))?;
-    assert_eq!(tree.applied(), report.last, "replay ends where the log does");
+    let committed = tree.applied();
+    assert!(options.replay == Replay::Committed || committed == report.last, "replay ends where the log does");
     let summary = RecoverSummary {
         snapshot,
         snapshots_bad: bad,
@@ -200,17 +211,39 @@ pub fn recover(
         replayed_bytes: replayed.bytes,
         log: report,
     };
-    Ok(RecoveredNode { tree, log, snapshots, dir, summary })
+    Ok(RecoveredNode { tree, committed, log, snapshots, dir, summary })
+}
+
+/// Makes the tree anew while the node runs and holds its directory, from the newest snapshot that holds nothing after `upto` and
+/// the durable log behind it: what a node does after its history was cut. The tree ends at the last transaction that is not after
+/// `upto`; to be committed, that one must be known to be.
+///
+/// # Errors
+/// As for a start, as far as they concern snapshots and log. Nothing is changed.
+pub fn rebuild(
+    snapshots: &SnapshotStore,
+    reader: &LogReader,
+    places: &NodePlaces,
+    options: TreeOptions,
+    upto: Zxid,
+    shell: &RecoverShell<'_>,
+) -> Result<Tree, RecoverError> {
+    let below = upto.0.checked_add(1).map(Zxid);
+    let load::Loaded { mut tree, .. } = load::newest(snapshots, places, options, below, shell)?;
+    let log_last = reader.last_zxid();
+    check_reach(places, reader.base(), log_last, tree.applied())?;
+    replay::replay(&mut tree, reader, upto.min(log_last), places, shell)?;
+    Ok(tree)
 }
 
 /// B4: what the log is about to lose, no snapshot may bring back.
-fn finish_truncation_of_snapshots(
+fn remove_snapshots_above_target(
     dir: &NodeDir,
     snapshots: &SnapshotStore,
     places: &NodePlaces,
     shell: &RecoverShell<'_>,
 ) -> Result<(), RecoverError> {
-    let Some(target) = dir.superblock().truncate_pending else { return Ok(()) };
+    let Some(target) = dir.pending().target() else { return Ok(()) };
     let zxids = snapshots.remove_above(target).map_err(|source| RecoverError::TruncateSnapshots {
         dir: places.data.clone(),
         target,
@@ -231,23 +264,43 @@ fn open_log(
     salt: u64,
 ) -> Result<(Log, RecoveryReport), RecoverError> {
     let value = dir.superblock();
+    if let Pending::Reset(base) = dir.pending()
+        && base != snapshot
+    {
+        return Err(RecoverError::ResetSnapshot { dir: places.data.clone(), base, found: snapshot });
+    }
     let log_options = LogOptions { identity: value.node_id, ..options.log };
     let hints = RecoveryHints {
         base: snapshot,
         history: dir.has_history(),
         clean_stop: value.clean_stop,
         pending_truncate: value.truncate_pending,
+        pending_reset: value.reset_pending,
+        committed: value.committed,
     };
     let (log, report) = Log::open(Arc::clone(vfs), &places.log, log_options, hints, salt)
         .map_err(|source| RecoverError::Log { dir: places.log.clone(), source })?;
     assert_eq!(report.truncated_to, value.truncate_pending, "a pending truncation is finished, or refused");
-    if report.base > snapshot {
-        return Err(RecoverError::Gap { dir: places.log.clone(), log_base: report.base, snapshot });
-    }
-    if report.last < snapshot {
-        return Err(RecoverError::LogBehind { dir: places.log.clone(), log_last: report.last, snapshot });
-    }
+    assert_eq!(report.reset_to, value.reset_pending, "a pending reset is finished, or refused");
+    check_reach(places, report.base, report.last, snapshot)?;
     Ok((log, report))
+}
+
+/// B3: from the snapshot to the end of the log without a hole.
+fn check_reach(
+    places: &NodePlaces,
+    log_base: Zxid,
+    log_last: Zxid,
+    snapshot: Zxid,
+) -> Result<(), RecoverError> {
+    let dir = || places.log.clone();
+    if log_base > snapshot {
+        return Err(RecoverError::Gap { dir: dir(), log_base, snapshot });
+    }
+    if log_last < snapshot {
+        return Err(RecoverError::LogBehind { dir: dir(), log_last, snapshot });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::base::{ServerId, Zxid};
 use crate::node::recover::{RecoverEvent, RecoverShell};
 use crate::node::{
-    AuthIds, AuthOptions, NodeDir, NodePlaces, Prepare, PrepareOptions, RecoverOptions, RecoveredNode,
+    AuthIds, AuthOptions, NodeDir, NodePlaces, Prepare, PrepareOptions, RecoverOptions, RecoveredNode, Replay,
     recover,
 };
 use crate::server::Shared;
@@ -76,7 +76,9 @@ impl Finish {
             .commit
             .flush_all(shared)
             .context("the last flush failed: what was not answered may be lost")?;
-        self.dir.clean_stop(end).context("cannot write the superblock")
+        // Alone, a node is its own quorum: all that is flushed is committed.
+        let committed = shared.tree.read().applied();
+        self.dir.clean_stop(end, committed).context("cannot write the superblock")
     }
 }
 
@@ -92,7 +94,7 @@ pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
     let seed = random()?;
     let progress = Progress::new();
     let shell = RecoverShell { parallel: &on_all_cores, observe: &|event| progress.observe(event) };
-    let RecoveredNode { tree, log, snapshots: store, dir, summary } =
+    let RecoveredNode { tree, log, snapshots: store, dir, summary, .. } =
         recover(&vfs, &places, &recover_options(&config, seed, random()?), &shell)?;
     let recovered = Recovered {
         zxid: tree.applied(),
@@ -163,6 +165,7 @@ fn recover_options(config: &Config, seed: u64, identity: u64) -> RecoverOptions 
             ..LogOptions::default()
         },
         server_id: config.server_id.unwrap_or(ServerId(1)),
+        replay: Replay::All,
         seed: identity,
     }
 }

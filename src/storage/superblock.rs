@@ -43,6 +43,35 @@ pub struct Superblock {
     /// Where the log ended, all of it durable, when the node stopped cleanly; `None` while it runs and after a crash. A log
     /// that is found shorter than this was damaged, not torn.
     pub clean_stop: Option<LogPos>,
+    /// The log is being replaced by an empty one that starts after this zxid: a whole state at that zxid has been received and
+    /// published as a snapshot. To be finished before anything else. Never beside a pending truncation.
+    pub reset_pending: Option<Zxid>,
+    /// A transaction that is known to be committed, and was durable here when this was stored. Grows lazily, never goes back.
+    pub committed: Zxid,
+}
+
+impl Superblock {
+    /// The first value of a data directory: nothing promised, nothing pending.
+    #[must_use]
+    pub fn new(node_id: u64, cluster_id: u64, server_id: ServerId) -> Superblock {
+        Superblock {
+            node_id,
+            cluster_id,
+            server_id,
+            epoch_accepted: Epoch(0),
+            epoch_current: Epoch(0),
+            truncate_pending: None,
+            clean_stop: None,
+            reset_pending: None,
+            committed: Zxid::ZERO,
+        }
+    }
+
+    /// True when no two values contradict each other.
+    fn is_sound(&self) -> bool {
+        self.epoch_current <= self.epoch_accepted
+            && (self.truncate_pending.is_none() || self.reset_pending.is_none())
+    }
 }
 
 /// What was found in place of one of the copies.
@@ -284,11 +313,13 @@ impl SuperblockStore {
         assert!(now.node_id == next.node_id, "a node keeps its identity");
         assert!(now.epoch_accepted <= next.epoch_accepted, "a promise is never taken back");
         assert!(now.epoch_current <= next.epoch_current, "epochs only grow");
+        assert!(now.committed <= next.committed, "what is committed stays so");
     }
 }
 
 fn assert_sound(value: &Superblock) {
     assert!(value.epoch_current <= value.epoch_accepted, "an epoch is accepted before it is current");
+    assert!(value.is_sound(), "a log is cut or replaced, one at a time");
 }
 
 fn open_copies(vfs: &dyn Vfs, dir: &Path) -> io::Result<[Arc<dyn VfsFile>; COPY_COUNT]> {

@@ -153,6 +153,8 @@ fn stored_hints(dir: &Path) -> anyhow::Result<Option<RecoveryHints>> {
         history: true,
         clean_stop: stored.value.clean_stop,
         pending_truncate: stored.value.truncate_pending,
+        pending_reset: stored.value.reset_pending,
+        committed: stored.value.committed,
     }))
 }
 
@@ -455,15 +457,7 @@ mod tests {
         let (verdict, lines) = run(dir.path(), false, false);
         assert_eq!(verdict, Verdict::Damaged);
         assert!(lines[0].contains("no valid superblock: superblock.0 is damaged: too short"), "{lines:?}");
-        let whole = Superblock {
-            node_id: 1,
-            cluster_id: 1,
-            server_id: ServerId(1),
-            epoch_accepted: Epoch(0),
-            epoch_current: Epoch(0),
-            truncate_pending: None,
-            clean_stop: None,
-        };
+        let whole = Superblock::new(1, 1, ServerId(1));
         for copy in 0..2 {
             std::fs::remove_file(dir.path().join(format!("zabra/superblock.{copy}"))).unwrap();
         }

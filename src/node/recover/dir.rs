@@ -1,4 +1,8 @@
 //! A node's directory while it is held: the lock, and the superblock that changes with the node's life.
+//!
+//! - D1: what a call here has stored is durable when it returns; after an error it may or may not be, and the process stops (R10).
+//! - D2: what is known to be committed is never cut or replaced away.
+//! - D3: the log and the snapshots are cut, or replaced, as one: intent, snapshots that hold more, log, intent cleared (R3, R9).
 
 use std::io;
 use std::path::Path;
@@ -8,7 +12,7 @@ use thiserror::Error;
 use super::{NodePlaces, RecoverError, RecoverEvent, RecoverShell};
 use crate::base::rng::Rng;
 use crate::base::{Epoch, LogPos, ServerId, Zxid};
-use crate::storage::log::{Appender, Flusher, Log, LogError};
+use crate::storage::log::{Appender, Flusher, LogError};
 use crate::storage::snapshot::{SnapshotError, SnapshotStore};
 use crate::storage::superblock::{Superblock, SuperblockError, SuperblockStore};
 use crate::storage::vfs::{Vfs, VfsLock};
@@ -33,10 +37,42 @@ pub enum TruncateError {
         /// What the log starts after.
         log_base: Zxid,
     },
+    /// What should go is committed. Nothing was changed.
+    #[error("the log cannot be cut at {to}: {committed} is committed")]
+    Committed {
+        /// Where the cut should be.
+        to: Zxid,
+        /// The last transaction that was noted as committed.
+        committed: Zxid,
+    },
     /// Snapshots cannot be judged. Nothing was changed.
     #[error("{0}")]
     Snapshots(#[from] SnapshotError),
     /// `NotFound` changed nothing; after anything else the process must stop, and the next start finishes the cut.
+    #[error("{0}")]
+    Log(#[from] LogError),
+}
+
+/// Why a node's history cannot be replaced by a whole state.
+#[derive(Debug, Error)]
+pub enum ResetError {
+    /// There is no whole snapshot of exactly that state. Nothing was changed.
+    #[error("the log cannot be replaced by the snapshot at {base}: {what}")]
+    NoCover {
+        /// Where the state should be.
+        base: Zxid,
+        /// What is wrong with the snapshot.
+        what: String,
+    },
+    /// The state lacks something that is committed. Nothing was changed.
+    #[error("the log cannot be replaced by a state at {base}: {committed} is committed")]
+    Committed {
+        /// Where the state ends.
+        base: Zxid,
+        /// The last transaction that was noted as committed.
+        committed: Zxid,
+    },
+    /// `NoSpace` changed nothing; after anything else the process must stop, and the next start finishes the replacement.
     #[error("{0}")]
     Log(#[from] LogError),
 }
@@ -63,7 +99,7 @@ impl NodeDir {
                 (shell.observe)(&RecoverEvent::Superblock { copies: &copies });
                 superblock
             }
-            None => SuperblockStore::format(vfs, &places.data, first_value(node_id, cluster_id, server_id))
+            None => SuperblockStore::format(vfs, &places.data, Superblock::new(node_id, cluster_id, server_id))
                 .map_err(|source| RecoverError::superblock(places, source))?,
         };
         let found = superblock.value().server_id;
@@ -87,62 +123,173 @@ impl NodeDir {
     }
 
     /// Before the first append of a life (B5); stored in any case, so that from the first life on there is a history. Ends a
-    /// pending truncation, which opening the log has finished.
+    /// pending truncation or reset, which opening the log has finished.
     pub(super) fn log_grows(&mut self) -> Result<(), SuperblockError> {
-        let value = Superblock { truncate_pending: None, clean_stop: None, ..self.superblock().clone() };
-        self.superblock.store(value)?;
+        self.store_pending(Pending::Nothing)?;
         assert!(self.has_history(), "B5");
         Ok(())
     }
 
-    /// After the last flush of a life: writes down where the log ends, so that the next start can tell damage from a torn tail.
+    /// Promises not to follow, or lead, an epoch before `epoch` (rule R8). Returns before anyone is told.
+    ///
+    /// # Errors
+    /// The promise may or may not be stored: it must not be given, and the process stops.
+    pub fn accept_epoch(&mut self, epoch: Epoch) -> Result<(), SuperblockError> {
+        assert!(epoch >= self.superblock().epoch_accepted, "a promise is never taken back");
+        self.change(|value| value.epoch_accepted = epoch)
+    }
+
+    /// The history of the leader of `epoch`, which was accepted before, is durable here (rule R1: not before that).
+    ///
+    /// # Errors
+    /// It may or may not be stored: nothing is acknowledged, and the process stops.
+    pub fn enter_epoch(&mut self, epoch: Epoch) -> Result<(), SuperblockError> {
+        assert!(epoch <= self.superblock().epoch_accepted, "an epoch is accepted before it is entered");
+        assert!(epoch >= self.superblock().epoch_current, "epochs only grow");
+        self.change(|value| value.epoch_current = epoch)
+    }
+
+    /// Takes note that everything up to `zxid` is committed *and durable here* (applied, in short): a start goes up to there without
+    /// asking anyone, and refuses a log that ends before it. Stores only what is news; call it now and then, not for each commit.
+    ///
+    /// # Errors
+    /// It may or may not be stored; the process stops.
+    pub fn note_committed(&mut self, zxid: Zxid) -> Result<(), SuperblockError> {
+        if zxid <= self.superblock().committed {
+            return Ok(());
+        }
+        self.change(|value| value.committed = zxid)
+    }
+
+    /// After the last flush of a life: writes down where the log ends, so that the next start can tell damage from a torn tail, and
+    /// how much of it is committed ([`NodeDir::note_committed`]), all in one write.
     ///
     /// # Errors
     /// The clean stop is not recorded, or may not be: the next start treats this life as one that crashed.
-    pub fn clean_stop(&mut self, end: LogPos) -> Result<(), SuperblockError> {
-        assert!(self.superblock().truncate_pending.is_none(), "a truncation ends before its process does");
-        self.superblock.store(Superblock { clean_stop: Some(end), ..self.superblock().clone() })
+    pub fn clean_stop(&mut self, end: LogPos, committed: Zxid) -> Result<(), SuperblockError> {
+        assert_eq!(self.pending(), Pending::Nothing, "a cut ends before its process does");
+        self.change(|value| {
+            value.clean_stop = Some(end);
+            value.committed = value.committed.max(committed);
+        })
     }
 
-    /// Cuts the node's durable history behind `to`: intent, snapshots above, log, intent cleared. The tree must be made anew.
+    /// Cuts the node's durable history behind `to`: intent, snapshots above, log, intent cleared. The tree must be made anew
+    /// ([`super::rebuild`]).
     ///
     /// # Errors
     /// See [`TruncateError`].
     pub fn truncate(
         &mut self,
-        log: &mut Log,
-        snapshots: &SnapshotStore,
-        to: Zxid,
-    ) -> Result<(), TruncateError> {
-        let log_base = log.reader.base();
-        if !is_covered(snapshots, log_base, to)? {
-            return Err(TruncateError::NoCover { to, log_base });
-        }
-        let Log { appender, flusher, .. } = log;
-        Ok(self.truncate_log(appender, flusher, snapshots, to)?)
-    }
-
-    fn truncate_log(
-        &mut self,
         appender: &mut Appender,
         flusher: &mut Flusher,
         snapshots: &SnapshotStore,
         to: Zxid,
-    ) -> Result<(), LogError> {
-        appender.truncate(flusher, to, &mut |intent| {
-            self.store_intent(intent).map_err(io::Error::other)?;
-            // Behind the durable intent: a crash in between is finished by the next start (B4).
+    ) -> Result<(), TruncateError> {
+        let (log_base, committed) = (appender.base(), self.superblock().committed);
+        if to < committed {
+            return Err(TruncateError::Committed { to, committed });
+        }
+        if !is_covered(snapshots, log_base, to)? {
+            return Err(TruncateError::NoCover { to, log_base });
+        }
+        appender.truncate(flusher, to, &mut self.intent_store(snapshots, Pending::Truncate))?;
+        assert_eq!(self.pending(), Pending::Nothing, "T1");
+        Ok(())
+    }
+
+    /// Replaces the node's durable history by the whole state at `base`, which has been published as a snapshot: intent, snapshots
+    /// that may hold anything later, log, intent cleared. That snapshot is read back first, all of it. Older snapshots stay; they
+    /// cannot be taken for the whole state, because the log says that it starts after `base`, and a start refuses the gap (B3).
+    ///
+    /// # Errors
+    /// See [`ResetError`].
+    pub fn reset(
+        &mut self,
+        appender: &mut Appender,
+        flusher: &mut Flusher,
+        snapshots: &SnapshotStore,
+        base: Zxid,
+    ) -> Result<(), ResetError> {
+        let committed = self.superblock().committed;
+        if base < committed {
+            return Err(ResetError::Committed { base, committed });
+        }
+        check_whole(snapshots, base).map_err(|what| ResetError::NoCover { base, what })?;
+        appender.reset(flusher, base, &mut self.intent_store(snapshots, Pending::Reset))?;
+        assert_eq!((self.pending(), appender.base()), (Pending::Nothing, base), "Z1");
+        Ok(())
+    }
+
+    /// Stores an intent and, behind it, removes the snapshots that hold more: a crash in between is finished by the next start (B4).
+    fn intent_store<'a>(
+        &'a mut self,
+        snapshots: &'a SnapshotStore,
+        pending: fn(Zxid) -> Pending,
+    ) -> impl FnMut(Option<Zxid>) -> io::Result<()> + 'a {
+        move |intent| {
+            self.store_pending(intent.map_or(Pending::Nothing, pending)).map_err(io::Error::other)?;
             match intent {
-                Some(to) => snapshots.remove_above(to).map(drop).map_err(io::Error::other),
+                Some(zxid) => snapshots.remove_above(zxid).map(drop).map_err(io::Error::other),
                 None => Ok(()),
             }
-        })
+        }
+    }
+
+    /// What is to be finished.
+    pub(super) fn pending(&self) -> Pending {
+        match (self.superblock().truncate_pending, self.superblock().reset_pending) {
+            (None, None) => Pending::Nothing,
+            (Some(to), None) => Pending::Truncate(to),
+            (None, Some(base)) => Pending::Reset(base),
+            (Some(_), Some(_)) => unreachable!("the superblock refuses to hold both"),
+        }
     }
 
     /// The clean-stop place goes in the same write: it may lie behind the cut.
-    fn store_intent(&mut self, intent: Option<Zxid>) -> Result<(), SuperblockError> {
-        let value = Superblock { truncate_pending: intent, clean_stop: None, ..self.superblock().clone() };
+    fn store_pending(&mut self, pending: Pending) -> Result<(), SuperblockError> {
+        self.change(|value| {
+            value.truncate_pending = if let Pending::Truncate(to) = pending { Some(to) } else { None };
+            value.reset_pending = if let Pending::Reset(base) = pending { Some(base) } else { None };
+            value.clean_stop = None;
+        })
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Superblock)) -> Result<(), SuperblockError> {
+        let mut value = self.superblock().clone();
+        change(&mut value);
         self.superblock.store(value)
+    }
+}
+
+/// A change of the history that was begun and not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pending {
+    Nothing,
+    /// Cut behind this.
+    Truncate(Zxid),
+    /// Replaced by the state at this.
+    Reset(Zxid),
+}
+
+impl Pending {
+    /// The last transaction that stays: no snapshot may hold a later one.
+    pub(super) fn target(self) -> Option<Zxid> {
+        match self {
+            Pending::Nothing => None,
+            Pending::Truncate(zxid) | Pending::Reset(zxid) => Some(zxid),
+        }
+    }
+}
+
+/// Reads the snapshot at `base` back: it must be whole, and hold nothing later. Otherwise, what is wrong.
+fn check_whole(snapshots: &SnapshotStore, base: Zxid) -> Result<(), String> {
+    let report = snapshots.verify(base).map_err(|e| e.to_string())?;
+    match (report.is_good(), report.info, report.damages.first()) {
+        (true, Some(info), _) if info.zxid_end == base => Ok(()),
+        (true, Some(info), _) => Err(format!("it may hold transactions up to {}", info.zxid_end)),
+        (_, _, Some(damage)) => Err(damage.to_string()),
+        _ => Err("it cannot be read".into()),
     }
 }
 
@@ -152,18 +299,6 @@ fn is_covered(snapshots: &SnapshotStore, log_base: Zxid, to: Zxid) -> Result<boo
         entry.state.as_ref().is_ok_and(|info| info.zxid >= log_base && info.zxid_end <= to)
     };
     Ok(log_base == Zxid::ZERO || snapshots.list()?.iter().any(stays))
-}
-
-fn first_value(node_id: u64, cluster_id: u64, server_id: ServerId) -> Superblock {
-    Superblock {
-        node_id,
-        cluster_id,
-        server_id,
-        epoch_accepted: Epoch(0),
-        epoch_current: Epoch(0),
-        truncate_pending: None,
-        clean_stop: None,
-    }
 }
 
 /// True when there is a snapshot or a log file: data that a superblock must belong to (rule R8).

@@ -69,18 +69,31 @@ pub enum RecoverError {
         /// What is wrong.
         source: SnapshotError,
     },
-    /// A truncation is pending, and a snapshot that may hold what it cuts cannot be judged.
+    /// A truncation or reset is pending, and a snapshot that may hold what is to go cannot be judged.
     #[error(
-        "in {dir}: a truncation to {target} is pending, and a snapshot that may hold later transactions cannot be read: \
+        "in {dir}: the history is being cut or replaced at {target}, and a snapshot that may hold later transactions cannot be read: \
          {source}; repair the disk, or remove that snapshot"
     )]
     TruncateSnapshots {
         /// The data directory.
         dir: PathBuf,
-        /// Target of the truncation.
+        /// The last transaction that stays.
         target: Zxid,
         /// What is wrong.
         source: SnapshotError,
+    },
+    /// The log was being replaced by a whole state, and the snapshot of that state is of no use: what the log held may be gone
+    /// already.
+    #[error(
+        "in {dir}: the log was being replaced by a snapshot at {base}, which cannot be loaded (the newest usable one ends at          {found}): restore that snapshot from a backup, or start with an empty dataDir and dataLogDir, so that the state is          fetched from the ensemble again"
+    )]
+    ResetSnapshot {
+        /// The data directory.
+        dir: PathBuf,
+        /// The state that was to take the log's place.
+        base: Zxid,
+        /// The newest snapshot that loads; zero without one.
+        found: Zxid,
     },
     /// The log cannot be opened, or may not be.
     #[error("the transaction log in {dir}: {source}")]

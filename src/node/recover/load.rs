@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use parking_lot::Mutex;
 
 use super::{LoadedSnapshot, NodePlaces, RecoverError, RecoverEvent, RecoverShell, SnapshotFault};
+use crate::base::Zxid;
 use crate::node::snapshot::SnapshotTrailer;
 use crate::storage::snapshot::{SnapshotReader, SnapshotStore};
 use crate::tree::{ChunkKind, Loader, Tree, TreeOptions};
@@ -17,14 +18,15 @@ pub(super) struct Loaded {
     pub(super) bad: usize,
 }
 
-/// The newest snapshot that loads, or an empty tree without any.
+/// The newest snapshot before `below` that loads, or an empty tree without any.
 pub(super) fn newest(
     store: &SnapshotStore,
     places: &NodePlaces,
     options: TreeOptions,
+    below: Option<Zxid>,
     shell: &RecoverShell<'_>,
 ) -> Result<Loaded, RecoverError> {
-    let (mut below, mut bad) = (None, 0);
+    let (mut below, mut bad) = (below, 0);
     let mut pass_over = |zxid, fault: &SnapshotFault| {
         bad += 1;
         (shell.observe)(&RecoverEvent::SnapshotPassedOver { zxid, fault });

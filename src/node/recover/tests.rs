@@ -26,6 +26,7 @@ fn options() -> RecoverOptions {
         tree: TreeOptions::default(),
         log: LogOptions { segment_bytes: 16 << 10, ..LogOptions::default() },
         server_id: ServerId(1),
+        replay: Replay::All,
         seed: 7,
     }
 }
@@ -80,6 +81,10 @@ fn node(disk: &SimDisk) -> RecoveredNode {
     snapshot(&mut node);
     commit(&mut node, 5);
     node
+}
+
+fn truncate(node: &mut RecoveredNode, to: Zxid) -> Result<(), TruncateError> {
+    node.dir.truncate(&mut node.log.appender, &mut node.log.flusher, &node.snapshots, to)
 }
 
 fn power_cut(node: RecoveredNode, disk: &SimDisk) -> SimDisk {
@@ -161,7 +166,7 @@ fn a_snapshot_that_is_not_what_its_trailer_says_is_passed_over() {
 fn b4_a_truncation_takes_the_snapshots_above_it_along() {
     let disk = SimDisk::new(1);
     let mut node = node(&disk);
-    node.dir.truncate(&mut node.log, &node.snapshots, Zxid(9)).expect("covered by the snapshot at 5");
+    truncate(&mut node, Zxid(9)).expect("covered by the snapshot at 5");
     assert_eq!(node.snapshots.zxids().expect("sound"), [Zxid(5)]);
     let disk = power_cut(node, &disk);
     let node = start(&disk).expect("sound");
@@ -174,7 +179,7 @@ fn b4_a_truncation_crashed_at_any_operation_is_finished_by_the_next_start() {
         let disk = SimDisk::new(1);
         let mut node = node(&disk);
         disk.crash_at(disk.ops() + op);
-        let done = node.dir.truncate(&mut node.log, &node.snapshots, Zxid(9)).is_ok();
+        let done = truncate(&mut node, Zxid(9)).is_ok();
         for disk in [disk.after_kill(), disk.after_crash(&mut Nothing)] {
             let node = start(&disk).unwrap_or_else(|e| panic!("crash at {op}: {e}"));
             let at = node.tree.applied();
@@ -195,10 +200,10 @@ fn a_truncation_forgets_the_clean_stop_in_the_same_write() {
     let disk = SimDisk::new(1);
     let mut node = node(&disk);
     let end = node.log.flusher.durable().pos;
-    node.dir.clean_stop(end).expect("a sound disk");
+    node.dir.clean_stop(end, Zxid(9)).expect("a sound disk");
     // The intent is durable, the cut is not made: the first snapshot cannot be removed.
     disk.crash_at(disk.ops() + 4);
-    node.dir.truncate(&mut node.log, &node.snapshots, Zxid(9)).expect_err("crashed");
+    truncate(&mut node, Zxid(9)).expect_err("crashed");
     let disk = power_cut(node, &disk);
     let loaded =
         crate::storage::superblock::load(&disk, &places().data, true).expect("sound").expect("there");
@@ -215,7 +220,7 @@ fn a_truncation_that_would_leave_no_beginning_is_refused_and_changes_nothing() {
     node.snapshots.remove(&snapshots).expect("a sound disk");
     assert!(node.log.spares.purge(Zxid(171)).expect("a sound disk") > 0, "several segments");
     let to = Zxid(node.log.reader.base().0 + 1);
-    let refused = node.dir.truncate(&mut node.log, &node.snapshots, to).unwrap_err();
+    let refused = truncate(&mut node, to).unwrap_err();
     assert!(matches!(refused, TruncateError::NoCover { .. }), "{refused}");
     drop(node);
     assert_eq!(start(&disk).expect("as it was").tree.applied(), Zxid(170));

@@ -90,6 +90,12 @@ impl Appender {
         self.chain.zxid
     }
 
+    /// What the first record of the log follows: everything up to here is not in the log.
+    #[must_use]
+    pub fn base(&self) -> Zxid {
+        self.shared.base().zxid
+    }
+
     /// Most bytes ([`Group::bytes`]) that one group may have.
     #[must_use]
     pub fn group_bytes_max(&self) -> u64 {
@@ -129,7 +135,7 @@ impl Appender {
         self.shared.publish_appended(Cursor { pos: self.active.pos(self.offset), zxid: chain.zxid });
     }
 
-    /// Truncation's own: continues at `offset` of what is now the active segment.
+    /// Truncation's and reset's own: continues at `offset` of what is now the active segment.
     pub(super) fn restart(&mut self, offset: u64, chain: Chain) {
         *self = Appender::new(Arc::clone(&self.shared), offset, chain);
     }

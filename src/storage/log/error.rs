@@ -63,8 +63,8 @@ pub enum LogError {
         /// Predecessor of the first record.
         base: Zxid,
     },
-    /// The log was truncated while it was being read: start again.
-    #[error("the log was truncated while it was read")]
+    /// The log was truncated or replaced while it was being read: start again.
+    #[error("the log was cut or replaced while it was read")]
     Truncated,
     /// A record that should be whole is not: found while reading a running log.
     #[error("damaged record at {pos} in {path}")]

@@ -10,7 +10,7 @@
 //! | `region` | the bytes of a segment, stored by `pwrite` or through a mapping |
 //! | `segment` | one file |
 //! | `shared` | the ordered set of segments, cursors, latch |
-//! | `append`, `flush`, `read`, `spare`, `truncate` | what is done to it, one owner each |
+//! | `append`, `flush`, `read`, `spare`, `truncate`, `reset` | what is done to it, one owner each |
 //! | `scan`, `survey`, `recover`, `open` | start-up: read, observe, decide, carry out |
 //!
 //! Invariants:
@@ -31,6 +31,7 @@ mod open;
 mod read;
 pub mod recover;
 mod region;
+mod reset;
 mod scan;
 mod segment;
 mod shared;

@@ -6,6 +6,7 @@
 //! - O3: after an unclean stop the disk is read, not the cache, and everything is synced before the log is reported.
 //! - O4: the rest of the segment that is appended to is rewritten with zeros in writes of one page: no old byte is left to
 //!   validate, and no read made large folios of it.
+//! - O5: an empty log that does not start at zero gets its anchor (`reset` Z3), whichever way it became empty.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use crate::base::rng::Rng;
 use crate::base::{LogPos, Zxid};
 use crate::storage::log::format::{self, Chain, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentHead};
 use crate::storage::log::recover::{Decision, Row};
+use crate::storage::log::reset;
 use crate::storage::log::segment::{self, Extent, FileName, RECORDS_START, Segment};
 use crate::storage::log::shared::{Cursor, RETIRED_FILES_MAX, Shared};
 use crate::storage::log::survey::{Found, RecoveryHints, Survey, SurveyOptions, survey};
@@ -43,6 +45,8 @@ pub struct RecoveryReport {
     pub bytes_cut: u64,
     /// The truncation that was finished; its intent can be cleared now.
     pub truncated_to: Option<Zxid>,
+    /// The reset that was finished; its intent can be cleared now.
+    pub reset_to: Option<Zxid>,
 }
 
 impl Log {
@@ -73,7 +77,8 @@ impl Log {
                 path: survey.path,
                 detail: survey.detail,
             }),
-            Decision::Create => opening.create(hints),
+            Decision::Create => opening.create(Row::Fresh, FIRST_SEGMENT, hints),
+            Decision::Reset => opening.replace(survey.segments, hints),
             Decision::Open | Decision::Cut => {
                 let (last, end, chain) = (survey.last, survey.pos.offset, survey.chain);
                 opening.resume(survey, last, end, chain, None)
@@ -109,6 +114,11 @@ fn refill(file: &dyn VfsFile, from: u64, to: u64) -> io::Result<()> {
     segment::zero_durably(file, from, to)
 }
 
+/// O5: where the log goes on, behind its anchor if it is to have one.
+fn anchor_if_needed(segment: &Segment, end: u64, chain: Chain) -> Result<(u64, Chain), LogError> {
+    if reset::needs_anchor(end, chain) { reset::anchor(segment, chain) } else { Ok((end, chain)) }
+}
+
 struct Opening<'a> {
     vfs: Arc<dyn Vfs>,
     dir: &'a Path,
@@ -117,32 +127,56 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    fn create(mut self, hints: RecoveryHints) -> Result<(Log, RecoveryReport), LogError> {
+    /// Finishes a reset: whatever stage it was at, all segments go, highest first, and a new one begins.
+    fn replace(
+        self,
+        segments: Vec<Found>,
+        hints: RecoveryHints,
+    ) -> Result<(Log, RecoveryReport), LogError> {
+        let next = segments.last().map_or(FIRST_SEGMENT, |found| found.head.number + 1);
+        if !segments.is_empty() {
+            self.sync_dir()?;
+        }
+        for found in segments.into_iter().rev() {
+            segment::retire(&*self.vfs, self.dir, found.head.number)?;
+        }
+        self.create(Row::ResetPending, next, hints)
+    }
+
+    /// Makes segment `number` the only one, behind the snapshot, from a retired one if there is any: the disk may be full.
+    fn create(
+        mut self,
+        row: Row,
+        number: u64,
+        hints: RecoveryHints,
+    ) -> Result<(Log, RecoveryReport), LogError> {
         create_dir_durable(&*self.vfs, self.dir)
             .map_err(|e| LogError::io("create directory", self.dir, e))?;
-        let retired = self.clear_leftovers()?;
+        let mut retired = self.clear_leftovers()?;
         let head = SegmentHead {
-            number: FIRST_SEGMENT,
+            number,
             salt: self.salts.next_u64(),
             identity: self.options.identity,
             segment_bytes: self.options.segment_bytes,
             synced: LogPos::default(),
         };
-        let file = segment::make_segment(&*self.vfs, self.dir, head, None)?;
+        let file = segment::make_segment(&*self.vfs, self.dir, head, retired.pop())?;
         let chain = Chain { zxid: hints.base, crc: 0 };
-        let path = segment::segment_path(self.dir, FIRST_SEGMENT);
+        let path = segment::segment_path(self.dir, number);
         let first = Segment::new(head, path, file, self.options.region, Extent::empty(chain))?;
+        let (end, chain) = anchor_if_needed(&first, RECORDS_START, chain)?;
         let report = RecoveryReport {
-            row: Row::Fresh,
+            row,
             base: hints.base,
             last: hints.base,
-            end: first.pos(RECORDS_START),
+            end: first.pos(end),
             transactions: 0,
             segments: 1,
             bytes_cut: 0,
             truncated_to: None,
+            reset_to: hints.pending_reset,
         };
-        Ok((self.assemble(vec![Arc::new(first)], retired, RECORDS_START, chain), report))
+        Ok((self.assemble(vec![Arc::new(first)], retired, end, chain), report))
     }
 
     /// Goes on at `end` of segment `last`, behind `chain`; everything after that place goes.
@@ -168,17 +202,19 @@ impl Opening<'_> {
             found.file.sync_data().map_err(|e| LogError::io("sync segment", &found.path, e))?;
         }
         let retired = self.clear_leftovers()?;
+        let live = self.open_segments(segments)?;
+        let (end, chain) = anchor_if_needed(&live[last], end, chain)?;
         let report = RecoveryReport {
             row: survey.case.row,
-            base: segments[0].extent.before.zxid,
+            base: live[0].extent().before.zxid,
             last: chain.zxid,
-            end: LogPos { segment: segments[last].head.number, offset: end },
+            end: live[last].pos(end),
             transactions: survey.transactions,
-            segments: segments.len(),
+            segments: live.len(),
             bytes_cut: if truncated_to.is_none() { survey.bytes_beyond } else { 0 },
             truncated_to,
+            reset_to: None,
         };
-        let live = self.open_segments(segments)?;
         Ok((self.assemble(live, retired, end, chain), report))
     }
 

@@ -33,6 +33,17 @@ pub enum Intent {
     Unreachable,
 }
 
+/// The pending reset (replacement by an empty log) that the superblock names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// None.
+    None,
+    /// The snapshot that takes the log's place is the newest one, and loads.
+    Covered,
+    /// It is not.
+    Uncovered,
+}
+
 /// Where the log starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -45,9 +56,9 @@ pub enum Start {
 /// Where the chain of valid records ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// At or behind the newest snapshot, which holds only what was durable here.
+    /// At or behind the newest snapshot, which holds only what was durable here, and the last commit that was noted.
     Enough,
-    /// Before it: durable transactions are missing.
+    /// Before one of them: durable transactions are missing.
     Short,
 }
 
@@ -78,6 +89,8 @@ pub struct Observed {
     pub history: bool,
     /// Pending truncation.
     pub intent: Intent,
+    /// Pending reset.
+    pub reset: Reset,
     /// Where the log starts.
     pub start: Start,
     /// Where it ends.
@@ -102,6 +115,8 @@ pub enum Decision {
     Cut,
     /// Finish the pending truncation, go on there.
     Truncate,
+    /// Finish the pending reset: discard all segments, begin anew behind the snapshot.
+    Reset,
     /// Do not serve; touch nothing.
     Refuse,
 }
@@ -117,6 +132,10 @@ pub enum Row {
     HeadDamaged,
     /// A segment is missing between two others.
     SegmentMissing,
+    /// The log was being replaced by an empty one.
+    ResetPending,
+    /// The log was being replaced, and the snapshot that was to take its place is not there.
+    ResetSnapshotMissing,
     /// The log starts behind the newest snapshot.
     StartMissing,
     /// A truncation was under way.
@@ -125,7 +144,7 @@ pub enum Row {
     TruncationTargetMissing,
     /// A record that once was synced is bad.
     RecordDamaged,
-    /// The log ends before the newest snapshot.
+    /// The log ends before the newest snapshot, or before what was noted as committed.
     EndMissing,
     /// Everything is in order.
     CleanEnd,
@@ -144,6 +163,8 @@ impl Row {
             Row::LogMissing => "LOG-MISSING",
             Row::HeadDamaged => "HEAD-DAMAGED",
             Row::SegmentMissing => "SEGMENT-MISSING",
+            Row::ResetPending => "RESET-PENDING",
+            Row::ResetSnapshotMissing => "RESET-SNAPSHOT-MISSING",
             Row::StartMissing => "START-MISSING",
             Row::TruncationPending => "TRUNCATION-PENDING",
             Row::TruncationTargetMissing => "TRUNCATION-TARGET-MISSING",
@@ -167,9 +188,10 @@ impl fmt::Display for Row {
 pub struct Case {
     /// Label.
     pub row: Row,
-    files: Files,
+    files: &'static [Files],
     history: Option<bool>,
     intent: Option<Intent>,
+    reset: Option<Reset>,
     start: Option<Start>,
     reach: Option<Reach>,
     proof: Option<bool>,
@@ -179,12 +201,13 @@ pub struct Case {
     pub decision: Decision,
 }
 
-const fn case(row: Row, files: Files, decision: Decision) -> Case {
+const fn case(row: Row, files: &'static [Files], decision: Decision) -> Case {
     Case {
         row,
         files,
         history: None,
         intent: None,
+        reset: None,
         start: None,
         reach: None,
         proof: None,
@@ -194,13 +217,27 @@ const fn case(row: Row, files: Files, decision: Decision) -> Case {
     }
 }
 
+/// No segment files.
+const fn absent(row: Row, history: bool, decision: Decision) -> Case {
+    Case { history: Some(history), reset: Some(Reset::None), ..case(row, &[Files::None], decision) }
+}
+
+/// Segment files to be read, not to be replaced.
+const fn whole(row: Row, start: Start, decision: Decision) -> Case {
+    Case { start: Some(start), reset: Some(Reset::None), ..case(row, &[Files::Whole], decision) }
+}
+
+/// All that is left of the old log is to go, whatever is in it; but damaged or missing files are still no crash's work.
+const fn replaced(row: Row, reset: Reset, decision: Decision) -> Case {
+    Case { reset: Some(reset), ..case(row, &[Files::None, Files::Whole], decision) }
+}
+
 /// A log that starts where it must and that no truncation concerns.
 const fn sound(row: Row, proof: bool, decision: Decision) -> Case {
     Case {
         intent: Some(Intent::None),
-        start: Some(Start::Covered),
         proof: Some(proof),
-        ..case(row, Files::Whole, decision)
+        ..whole(row, Start::Covered, decision)
     }
 }
 
@@ -209,16 +246,18 @@ const fn ended(row: Row, tail: Option<Tail>, later: Later, decision: Decision) -
 }
 
 const fn pending(row: Row, intent: Intent, decision: Decision) -> Case {
-    Case { intent: Some(intent), start: Some(Start::Covered), ..case(row, Files::Whole, decision) }
+    Case { intent: Some(intent), ..whole(row, Start::Covered, decision) }
 }
 
 /// The table.
-pub const TABLE: [Case; 12] = [
-    Case { history: Some(false), ..case(Row::Fresh, Files::None, Decision::Create) },
-    Case { history: Some(true), ..case(Row::LogMissing, Files::None, Decision::Refuse) },
-    case(Row::HeadDamaged, Files::BadHead, Decision::Refuse),
-    case(Row::SegmentMissing, Files::Hole, Decision::Refuse),
-    Case { start: Some(Start::Uncovered), ..case(Row::StartMissing, Files::Whole, Decision::Refuse) },
+pub const TABLE: [Case; 14] = [
+    absent(Row::Fresh, false, Decision::Create),
+    absent(Row::LogMissing, true, Decision::Refuse),
+    case(Row::HeadDamaged, &[Files::BadHead], Decision::Refuse),
+    case(Row::SegmentMissing, &[Files::Hole], Decision::Refuse),
+    replaced(Row::ResetPending, Reset::Covered, Decision::Reset),
+    replaced(Row::ResetSnapshotMissing, Reset::Uncovered, Decision::Refuse),
+    whole(Row::StartMissing, Start::Uncovered, Decision::Refuse),
     pending(Row::TruncationPending, Intent::Reachable, Decision::Truncate),
     pending(Row::TruncationTargetMissing, Intent::Unreachable, Decision::Refuse),
     sound(Row::RecordDamaged, true, Decision::Refuse),
@@ -233,9 +272,10 @@ impl Case {
         fn fits<T: PartialEq>(wanted: Option<T>, found: T) -> bool {
             wanted.is_none_or(|w| w == found)
         }
-        self.files == o.files
+        self.files.contains(&o.files)
             && fits(self.history, o.history)
             && fits(self.intent, o.intent)
+            && fits(self.reset, o.reset)
             && fits(self.start, o.start)
             && fits(self.reach, o.reach)
             && fits(self.proof, o.proof)
@@ -254,15 +294,23 @@ pub fn decide(observed: &Observed) -> &'static Case {
 mod tests {
     use super::*;
 
+    /// Both at once, too: the superblock does not hold that, the table need not rely on it.
+    fn pendings() -> Vec<(Intent, Reset)> {
+        let intents = [Intent::None, Intent::Reachable, Intent::Unreachable];
+        let resets = [Reset::None, Reset::Covered, Reset::Uncovered];
+        intents.into_iter().flat_map(|intent| resets.map(|reset| (intent, reset))).collect()
+    }
+
     fn all_observations() -> Vec<Observed> {
         let mut all = vec![];
         for files in [Files::None, Files::Whole, Files::BadHead, Files::Hole] {
-            for intent in [Intent::None, Intent::Reachable, Intent::Unreachable] {
+            for (intent, reset) in pendings() {
                 for bits in 0..64 {
                     let bit = |n: u32| bits >> n & 1 == 1;
                     all.push(Observed {
                         files,
                         intent,
+                        reset,
                         history: bit(0),
                         start: if bit(1) { Start::Covered } else { Start::Uncovered },
                         reach: if bit(2) { Reach::Enough } else { Reach::Short },
@@ -292,7 +340,15 @@ mod tests {
     fn v3_nothing_is_cut_or_opened_against_proof() {
         for o in all_observations().into_iter().filter(|o| o.proof && o.files != Files::None) {
             let decision = decide(&o).decision;
-            assert!(matches!(decision, Decision::Refuse | Decision::Truncate), "{o:?}");
+            assert!(matches!(decision, Decision::Refuse | Decision::Truncate | Decision::Reset), "{o:?}");
+        }
+    }
+
+    #[test]
+    fn a_log_is_discarded_only_for_a_snapshot_that_is_there_and_never_when_it_may_be_anothers() {
+        for o in all_observations() {
+            let discards = o.reset == Reset::Covered && matches!(o.files, Files::None | Files::Whole);
+            assert_eq!(decide(&o).decision == Decision::Reset, discards, "{o:?}");
         }
     }
 

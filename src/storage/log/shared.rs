@@ -1,7 +1,7 @@
 //! What the parts of the log share: the ordered set of segments, the cursors, the latch.
 //!
 //! Invariants:
-//! - H1: `appended >= durable`, both only grow (but for truncation, which owns both ends), each pair (place, zxid) is read whole.
+//! - H1: `appended >= durable`, both only grow (but for truncation, which owns both ends, and takes them back), each pair (place, zxid) is read whole.
 //! - H2: after the first failed write or flush every call answers `Latched`; nothing is retried.
 //! - H3: `live` is never empty, numbers are consecutive, and the last one is the one being appended to.
 //! - H4: the ready spare has the number after the last live one. It is taken, and its number decided, under the lock of `live`.
@@ -50,7 +50,7 @@ pub(super) struct Shared {
     cursors: Mutex<Cursors>,
     /// The durable zxid again, for readers that need nothing else.
     durable_zxid: AtomicU64,
-    /// Grows with every truncation: a reader from before it must start again.
+    /// Grows with every truncation and reset: a reader from before it must start again.
     generation: AtomicU64,
     latched: RwLock<Option<Arc<str>>>,
 }
@@ -114,6 +114,11 @@ impl Shared {
     pub(super) fn reset_cursors(&self, to: Cursor) {
         let mut cursors = self.cursors.lock();
         assert!(to.pos <= cursors.durable.pos, "truncation moves back");
+        self.place_both(&mut cursors, to);
+    }
+
+    /// Both ends at `to`, and older readers learn it.
+    fn place_both(&self, cursors: &mut Cursors, to: Cursor) {
         *cursors = Cursors { appended: to, durable: to };
         self.durable_zxid.store(to.zxid.0, Ordering::Release);
         self.generation.fetch_add(1, Ordering::AcqRel);
@@ -231,6 +236,30 @@ impl Shared {
         self.live.write().remove(0);
         self.recycle_or_remove(oldest, path)?;
         Ok(true)
+    }
+
+    /// The ready spare, for reset.
+    pub(super) fn take_spare(&self) -> Option<Arc<Segment>> {
+        self.ready.lock().take()
+    }
+
+    /// Reset's own: `first`, durable up to `end` where its records end, becomes the only segment. The others are retired, oldest
+    /// first.
+    pub(super) fn replace_segments(&self, first: Arc<Segment>, end: u64) -> Result<(), LogError> {
+        let to = Cursor { pos: first.pos(end), zxid: first.extent().last };
+        let old = {
+            let mut live = self.live.write();
+            assert_eq!(first.head.number, live.last().expect("H3").head.number + 1, "H4");
+            let mut cursors = self.cursors.lock();
+            assert!(to.pos > cursors.appended.pos, "places grow, also where the records begin anew");
+            self.place_both(&mut cursors, to);
+            std::mem::replace(&mut *live, vec![first])
+        };
+        for segment in old {
+            let path = segment::retire(&*self.vfs, &self.dir, segment.head.number)?;
+            self.recycle_or_remove(segment, path)?;
+        }
+        Ok(())
     }
 
     /// Takes the ready spare and every live segment above `number` out of the log, highest first.

@@ -14,7 +14,7 @@ use crate::storage::log::format::{
     Chain, FORMAT_VERSION, HeadFault, RecordHead, RecordKind, SEGMENT_HEAD_BYTES, SegmentHead,
 };
 use crate::storage::log::recover::{
-    Case, Decision, Files, Intent, Later, Observed, Reach, Row, Start, Tail, decide,
+    Case, Decision, Files, Intent, Later, Observed, Reach, Reset, Row, Start, Tail, decide,
 };
 use crate::storage::log::scan::Scanner;
 use crate::storage::log::segment::{Extent, FileName, RECORDS_START, segment_path};
@@ -31,6 +31,21 @@ pub struct RecoveryHints {
     pub clean_stop: Option<LogPos>,
     /// A truncation that was begun and not ended.
     pub pending_truncate: Option<Zxid>,
+    /// A replacement by an empty log behind this zxid that was begun and not ended; `base` must be the same then.
+    pub pending_reset: Option<Zxid>,
+    /// Known to be committed, and once durable here: the log (or the snapshot) reaches at least to it.
+    pub committed: Zxid,
+}
+
+impl RecoveryHints {
+    /// What a pending reset comes to.
+    fn reset(&self) -> Reset {
+        match self.pending_reset {
+            None => Reset::None,
+            Some(base) if base == self.base => Reset::Covered,
+            Some(_) => Reset::Uncovered,
+        }
+    }
 }
 
 /// How to look.
@@ -104,6 +119,7 @@ pub(super) fn survey(
         let detail = format!("segments {} and {} are there, none between", w[0], w[1]);
         return Ok(unwalked(Files::Hole, options, pos, segment_path(dir, w[0] + 1), detail));
     }
+    let last = numbers[numbers.len() - 1];
     let mut segments = Vec::with_capacity(numbers.len());
     for number in numbers {
         let path = segment_path(dir, number);
@@ -114,6 +130,12 @@ pub(super) fn survey(
                 return Ok(unwalked(Files::BadHead, options, pos, path, detail));
             }
         }
+    }
+    if options.hints.pending_reset.is_some() {
+        // What they hold is to go, readable or not.
+        let pos = LogPos { segment: last, offset: 0 };
+        let detail = format!("{} segments of the log that is being replaced", segments.len());
+        return Ok(Survey { segments, ..unwalked(Files::Whole, options, pos, segment_path(dir, last), detail) });
     }
     walk(segments, options, visit)
 }
@@ -141,14 +163,23 @@ fn unwalked(files: Files, options: &SurveyOptions, pos: LogPos, path: PathBuf, d
         files,
         history: options.hints.history,
         intent: Intent::None,
+        reset: options.hints.reset(),
         start: Start::Covered,
         reach: Reach::Enough,
         proof: false,
         tail: Tail::Zero,
         later: Later::Nothing,
     };
+    let case = decide(&observed);
+    let detail = match (case.row, options.hints.pending_reset) {
+        (Row::ResetSnapshotMissing, Some(base)) => {
+            let newest = options.hints.base;
+            format!("the log was being replaced by a snapshot at {base}, the newest one that is usable is at {newest}")
+        }
+        _ => detail,
+    };
     Survey {
-        case: decide(&observed),
+        case,
         segments: Vec::new(),
         last: 0,
         chain: Chain { zxid: options.hints.base, crc: 0 },
@@ -238,8 +269,9 @@ fn walk(
             (Some(_), Some(_)) => Intent::Reachable,
             (Some(_), None) => Intent::Unreachable,
         },
+        reset: Reset::None,
         start: if base <= hints.base { Start::Covered } else { Start::Uncovered },
-        reach: if walk.chain.zxid >= hints.base { Reach::Enough } else { Reach::Short },
+        reach: if walk.chain.zxid >= hints.base.max(hints.committed) { Reach::Enough } else { Reach::Short },
         proof: !behind.proofs.is_empty(),
         tail: if behind.in_last == 0 { Tail::Zero } else { Tail::Bytes },
         later: if behind.in_later == 0 { Later::Nothing } else { Later::Bytes },
@@ -354,7 +386,8 @@ fn detail(row: Row, hints: &RecoveryHints, base: Zxid, walk: &Walk, proofs: &[St
             format!("the log starts after {base}, the newest valid snapshot ends at {}", hints.base)
         }
         Row::EndMissing => {
-            format!("the last whole record is {last}, the newest snapshot ends at {}", hints.base)
+            let (base, committed) = (hints.base, hints.committed);
+            format!("the last whole record is {last}, the newest snapshot ends at {base}, {committed} was committed")
         }
         Row::TruncationTargetMissing => {
             let to = hints.pending_truncate.unwrap_or_default();

@@ -6,18 +6,20 @@
 //!   for places behind the cut.
 //! - T3: what was cut is zeroed and synced before anything is appended: no cut record ever validates again.
 //! - T4: the exact zxid must be there, else nothing is touched.
+//! - T5: a log that is cut to its start still says what it starts after (`reset` Z3): its anchor stays, or is made.
 
 use std::io;
 use std::sync::Arc;
 
 use crate::base::Zxid;
-use crate::storage::log::format::Chain;
+use crate::storage::log::format::{Chain, RecordKind};
+use crate::storage::log::reset;
 use crate::storage::log::segment::{FileName, RECORDS_START, Segment};
 use crate::storage::log::shared::{Cursor, Shared};
 use crate::storage::log::{Appender, Flusher, LogError, LogReader};
 
-/// Writes the pending truncation durably (`Some`) or clears it (`None`): the superblock's part. It must also forget a clean-stop
-/// place at or behind the cut.
+/// Writes the pending truncation or reset durably (`Some`) or clears it (`None`): the superblock's part. It must also forget a
+/// clean-stop place, which may lie behind the cut.
 pub type IntentStore<'a> = dyn FnMut(Option<Zxid>) -> io::Result<()> + 'a;
 
 impl Appender {
@@ -33,7 +35,7 @@ impl Appender {
         flusher.flush()?;
         let shared = Arc::clone(&self.shared);
         let _salts = shared.maintenance();
-        let Some(cut) = find(&shared, to)? else { return Err(LogError::NotFound { zxid: to }) };
+        let Some(mut cut) = find(&shared, to)? else { return Err(LogError::NotFound { zxid: to }) };
         let mut store =
             |zxid| intent(zxid).map_err(|e| LogError::io("store truncation intent", &shared.dir, e));
         shared.or_latch(store(Some(to)))?;
@@ -54,24 +56,36 @@ struct Cut {
 }
 
 impl Cut {
-    fn carry_out(&self, shared: &Shared) -> Result<(), LogError> {
+    fn carry_out(&mut self, shared: &Shared) -> Result<(), LogError> {
         let number = self.segment.head.number;
         shared.reset_cursors(Cursor { pos: self.segment.pos(self.end), zxid: self.chain.zxid });
         shared.retire_above(number)?;
         remove_above(shared, number)?;
         self.segment.change_extent(|e| e.cut(self.end, self.chain.zxid));
-        self.segment.zero_from(self.end)
+        self.segment.zero_from(self.end)?;
+        if reset::needs_anchor(self.end, self.chain) {
+            (self.end, self.chain) = reset::anchor(&self.segment, self.chain)?;
+            let to = Cursor { pos: self.segment.pos(self.end), zxid: self.chain.zxid };
+            shared.publish_appended(to);
+            shared.publish_durable(to);
+        }
+        Ok(())
     }
 }
 
 /// The place behind `to`.
 fn find(shared: &Arc<Shared>, to: Zxid) -> Result<Option<Cut>, LogError> {
     let base = shared.base();
-    if to == base.zxid {
-        let first = shared.live_from(0).remove(0);
-        return Ok(Some(Cut { segment: first, end: RECORDS_START, chain: base }));
-    }
     let reader = LogReader::new(Arc::clone(shared));
+    if to == base.zxid {
+        let segment = shared.live_from(0).remove(0);
+        return Ok(Some(match reader.after(to)?.step()? {
+            Some((offset, head)) if head.kind == RecordKind::Mark && head.zxid == to => {
+                Cut { segment, end: offset + head.record_bytes(), chain: head.chain() }
+            }
+            _ => Cut { segment, end: RECORDS_START, chain: base },
+        }));
+    }
     let mut cursor = match reader.from(to) {
         Err(LogError::Compacted { .. }) => return Ok(None),
         other => other?,

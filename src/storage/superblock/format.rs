@@ -13,7 +13,9 @@ pub(super) const COPY_COUNT: usize = 2;
 pub(super) const COPY_BYTES: usize = 4_096;
 
 /// Version written by this build, and the newest it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// The version before: without `reset_zxid` and `committed_zxid`, whose places were unused, hence zero.
+const VERSION_WITHOUT_RESET: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"ZABRASUP";
 
@@ -30,14 +32,16 @@ const FLAGS_AT: usize = EPOCH_CURRENT_AT + 4;
 const TRUNCATE_ZXID_AT: usize = FLAGS_AT + 8;
 const CLEAN_SEGMENT_AT: usize = TRUNCATE_ZXID_AT + 8;
 const CLEAN_OFFSET_AT: usize = CLEAN_SEGMENT_AT + 8;
-const UNUSED_AT: usize = CLEAN_OFFSET_AT + 8;
+const RESET_ZXID_AT: usize = CLEAN_OFFSET_AT + 8;
+const COMMITTED_ZXID_AT: usize = RESET_ZXID_AT + 8;
+const UNUSED_AT: usize = COMMITTED_ZXID_AT + 8;
 const CRC_AT: usize = COPY_BYTES - 4;
 
 const _: () = assert!(UNUSED_AT <= CRC_AT && COPY_BYTES.is_multiple_of(512));
 
 /// The documented layout: name, offset, bytes. Compared with the document by a test.
 #[cfg(test)]
-pub(super) const LAYOUT: [(&str, usize, usize); 15] = [
+pub(super) const LAYOUT: [(&str, usize, usize); 17] = [
     ("magic", MAGIC_AT, 8),
     ("version", VERSION_AT, 4),
     ("copy", COPY_AT, 4),
@@ -51,12 +55,15 @@ pub(super) const LAYOUT: [(&str, usize, usize); 15] = [
     ("truncate_zxid", TRUNCATE_ZXID_AT, 8),
     ("clean_segment", CLEAN_SEGMENT_AT, 8),
     ("clean_offset", CLEAN_OFFSET_AT, 8),
+    ("reset_zxid", RESET_ZXID_AT, 8),
+    ("committed_zxid", COMMITTED_ZXID_AT, 8),
     ("unused", UNUSED_AT, CRC_AT - UNUSED_AT),
     ("crc", CRC_AT, 4),
 ];
 
 const FLAG_TRUNCATE: u64 = 1;
 const FLAG_CLEAN_STOP: u64 = 2;
+const FLAG_RESET: u64 = 4;
 
 /// What is wrong with a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +93,8 @@ pub(super) fn encode(value: &Superblock, generation: u64, copy: u32) -> [u8; COP
     let mut out = [0; COPY_BYTES];
     let clean = value.clean_stop.unwrap_or_default();
     let flags = if value.truncate_pending.is_some() { FLAG_TRUNCATE } else { 0 }
-        | if value.clean_stop.is_some() { FLAG_CLEAN_STOP } else { 0 };
+        | if value.clean_stop.is_some() { FLAG_CLEAN_STOP } else { 0 }
+        | if value.reset_pending.is_some() { FLAG_RESET } else { 0 };
     put(&mut out, MAGIC_AT, &MAGIC);
     put_u32(&mut out, VERSION_AT, VERSION);
     put_u32(&mut out, COPY_AT, copy);
@@ -100,6 +108,8 @@ pub(super) fn encode(value: &Superblock, generation: u64, copy: u32) -> [u8; COP
     put_u64(&mut out, TRUNCATE_ZXID_AT, value.truncate_pending.unwrap_or_default().0);
     put_u64(&mut out, CLEAN_SEGMENT_AT, clean.segment);
     put_u64(&mut out, CLEAN_OFFSET_AT, clean.offset);
+    put_u64(&mut out, RESET_ZXID_AT, value.reset_pending.unwrap_or_default().0);
+    put_u64(&mut out, COMMITTED_ZXID_AT, value.committed.0);
     let crc = crc32(&out[..CRC_AT]);
     put_u32(&mut out, CRC_AT, crc);
     out
@@ -113,7 +123,7 @@ pub(super) fn decode(bytes: &[u8; COPY_BYTES], copy: u32) -> Result<Copy, CopyDa
         return Err(CopyDamage::Checksum);
     }
     let version = u32_at(bytes, VERSION_AT);
-    if version != VERSION {
+    if version != VERSION && version != VERSION_WITHOUT_RESET {
         return Err(CopyDamage::Version(version));
     }
     if u32_at(bytes, COPY_AT) != copy {
@@ -121,9 +131,12 @@ pub(super) fn decode(bytes: &[u8; COPY_BYTES], copy: u32) -> Result<Copy, CopyDa
     }
     let flags = u64_at(bytes, FLAGS_AT);
     let value = decode_value(bytes, flags);
-    let known = flags & !(FLAG_TRUNCATE | FLAG_CLEAN_STOP) == 0;
-    let unused = bytes[UNUSED_AT..CRC_AT].iter().all(|&b| b == 0);
-    if !known || !unused || value.epoch_current > value.epoch_accepted {
+    let (flags_known, unused_at) = match version {
+        VERSION_WITHOUT_RESET => (FLAG_TRUNCATE | FLAG_CLEAN_STOP, RESET_ZXID_AT),
+        _ => (FLAG_TRUNCATE | FLAG_CLEAN_STOP | FLAG_RESET, UNUSED_AT),
+    };
+    let unused = bytes[unused_at..CRC_AT].iter().all(|&b| b == 0);
+    if flags & !flags_known != 0 || !unused || !value.is_sound() {
         return Err(CopyDamage::Contradiction);
     }
     Ok(Copy { generation: u64_at(bytes, GENERATION_AT), value })
@@ -139,5 +152,7 @@ fn decode_value(bytes: &[u8; COPY_BYTES], flags: u64) -> Superblock {
         epoch_current: Epoch(u32_at(bytes, EPOCH_CURRENT_AT)),
         truncate_pending: (flags & FLAG_TRUNCATE != 0).then(|| Zxid(u64_at(bytes, TRUNCATE_ZXID_AT))),
         clean_stop: (flags & FLAG_CLEAN_STOP != 0).then_some(clean),
+        reset_pending: (flags & FLAG_RESET != 0).then(|| Zxid(u64_at(bytes, RESET_ZXID_AT))),
+        committed: Zxid(u64_at(bytes, COMMITTED_ZXID_AT)),
     }
 }

@@ -16,6 +16,8 @@ fn first() -> Superblock {
         epoch_current: Epoch(0),
         truncate_pending: None,
         clean_stop: None,
+        reset_pending: None,
+        committed: Zxid::ZERO,
     }
 }
 
@@ -25,6 +27,7 @@ fn later() -> Superblock {
         epoch_current: Epoch(6),
         truncate_pending: Some(Zxid(0x0600_0000_0009)),
         clean_stop: Some(LogPos { segment: 4, offset: 8_192 }),
+        committed: Zxid(0x0600_0000_0008),
         ..first()
     }
 }
@@ -223,13 +226,62 @@ fn swapped_and_foreign_copies_are_refused() {
 
 #[test]
 fn a_later_version_is_told_from_damage() {
-    let mut bytes = format::encode(&first(), 1, 0);
-    bytes[8] = 2;
+    let (disk, _) = formatted();
+    write_raw(&disk, 0, with_byte(&format::encode(&first(), 1, 0), 8, 3));
+    assert!(matches!(load(&disk, dir(), true), Err(SuperblockError::Version { found: 3, known: 2 })));
+}
+
+/// A copy with one byte changed and the checksum made right.
+fn with_byte(bytes: &[u8; COPY_BYTES], at: usize, byte: u8) -> [u8; COPY_BYTES] {
+    let mut bytes = *bytes;
+    bytes[at] = byte;
     let crc = crate::base::checksum::crc32(&bytes[..COPY_BYTES - 4]);
     bytes[COPY_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn write_raw(disk: &SimDisk, copy: usize, bytes: [u8; COPY_BYTES]) {
+    let file = disk.open(&copy_path(dir(), copy), OpenMode::ReadWrite).unwrap();
+    file.write_all_at(&bytes, 0).unwrap();
+}
+
+#[test]
+fn the_version_before_is_read_with_nothing_committed_and_rewritten_as_this_one() {
+    let old = Superblock { committed: Zxid::ZERO, ..later() };
     let (disk, _) = formatted();
-    disk.open(&copy_path(dir(), 0), OpenMode::ReadWrite).unwrap().write_all_at(&bytes, 0).unwrap();
-    assert!(matches!(load(&disk, dir(), true), Err(SuperblockError::Version { found: 2, known: 1 })));
+    for copy in 0..COPY_COUNT {
+        write_raw(&disk, copy, with_byte(&format::encode(&old, 4, copy as u32), 8, 1));
+    }
+    let (mut store, copies) = opened(&disk);
+    assert_eq!((store.value(), store.generation(), copies), (&old, 4, [CopyState::Good; 2]));
+    store.store(later()).unwrap();
+    assert_eq!(opened(&disk.after_crash(&mut Nothing)).0.value(), &later());
+}
+
+/// The places of the new fields were zero then: anything else there is damage under a valid checksum.
+#[test]
+fn the_version_before_has_no_reset_and_no_commit_point() {
+    let reset = Superblock { reset_pending: Some(Zxid(9)), ..first() };
+    for value in [reset, Superblock { committed: Zxid(9), ..first() }] {
+        let bytes = with_byte(&format::encode(&value, 1, 0), 8, 1);
+        assert_eq!(format::decode(&bytes, 0).unwrap_err(), CopyDamage::Contradiction);
+        assert_eq!(format::decode(&format::encode(&value, 1, 0), 0).unwrap().value, value);
+    }
+}
+
+#[test]
+fn a_cut_and_a_replacement_at_once_contradict_each_other() {
+    let both = Superblock { reset_pending: Some(Zxid(9)), ..later() };
+    let damage = format::decode(&format::encode(&both, 1, 0), 0).unwrap_err();
+    assert_eq!(damage, CopyDamage::Contradiction);
+}
+
+#[test]
+#[should_panic(expected = "what is committed stays so")]
+fn a_commit_point_never_falls() {
+    let (_, mut store) = formatted();
+    store.store(Superblock { committed: Zxid(5), ..first() }).unwrap();
+    let _ = store.store(Superblock { committed: Zxid(4), ..first() });
 }
 
 #[test]

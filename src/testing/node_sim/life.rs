@@ -143,7 +143,8 @@ impl Life {
             }
             (Some(Bug::HalfLoadedSnapshot), Some(from), _) => sim.model.tree_without(last, Some(from.zxid)),
             (Some(Bug::KeepCleanStop), _, Some(place)) => {
-                self.keeps_clean_stop = self.dir.clean_stop(place).is_ok();
+                let committed = self.dir.superblock().committed;
+                self.keeps_clean_stop = self.dir.clean_stop(place, committed).is_ok();
                 return;
             }
             _ => return,
@@ -385,7 +386,7 @@ impl Life {
             task.abort(&self.tree);
         }
         let Ok(end) = self.flusher.flush() else { return false };
-        !self.dead && self.dir.clean_stop(end.pos).is_ok() && !sim.disk.has_crashed()
+        !self.dead && self.dir.clean_stop(end.pos, end.zxid).is_ok() && !sim.disk.has_crashed()
     }
 
     /// Takes note of a result on the durable path: what is not benign ends the process (K3).

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{DATA_DIR, LOG_DIR, PAYLOAD_BYTES_MAX};
 use crate::base::ServerId;
 use crate::base::rng::Rng;
-use crate::node::{NodePlaces, PrepareOptions, RecoverOptions};
+use crate::node::{NodePlaces, PrepareOptions, RecoverOptions, Replay};
 use crate::storage::log::{LogOptions, RegionKind};
 use crate::storage::snapshot::Retention;
 use crate::tree::TreeOptions;
@@ -58,6 +58,7 @@ impl Setup {
                 ..LogOptions::default()
             },
             server_id: ServerId(1),
+            replay: Replay::All,
             seed,
         }
     }
