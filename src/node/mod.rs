@@ -15,6 +15,7 @@ pub mod prepare;
 mod read;
 pub mod recover;
 mod reply;
+pub mod snap_stream;
 pub mod snapshot;
 
 pub use auth::{AuthError, AuthIds, AuthOptions};
@@ -25,4 +26,5 @@ pub use recover::{
     recover,
 };
 pub use reply::{Served, put_session_fault, put_unimplemented, put_write_reply, serve_auth, serve_sasl};
+pub use snap_stream::{Feed, SnapProgress, SnapSink, SnapSource, SnapStreamError};
 pub use snapshot::{SharedTree, SnapshotFailed, SnapshotOptions, SnapshotTask};

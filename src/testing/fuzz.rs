@@ -16,6 +16,7 @@ pub use super::fuzz_config::*;
 pub use super::fuzz_log::*;
 pub use super::fuzz_node::*;
 pub use super::fuzz_quorum::*;
+pub use super::fuzz_snap::*;
 pub use super::fuzz_wire::*;
 
 const DIR: &str = "/data";

@@ -5,6 +5,7 @@ pub mod fuzz_config;
 pub mod fuzz_log;
 pub mod fuzz_node;
 pub mod fuzz_quorum;
+pub mod fuzz_snap;
 pub mod fuzz_wire;
 pub mod log_model;
 pub mod node_sim;

@@ -62,7 +62,7 @@ impl Tree {
     }
 
     /// A stats node has come to be: says what is at and below its root, which the tree has counted all along.
-    fn quota_recount(&mut self, root: &str) {
+    pub(super) fn quota_recount(&mut self, root: &str) {
         let Some(slot) = self.quota_node(root, STATS) else { return };
         let (mut count, mut bytes) = (0, 0);
         if let Some(top) = self.slot_of(root) {

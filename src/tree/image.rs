@@ -7,15 +7,16 @@
 //! - G3: what is kept is bounded by what is changed while the image is taken, and shrinks as it proceeds.
 //! - G4: every step is short: it ends after about `bytes_target` bytes or [`SLOTS_PER_STEP_MAX`] slots. So are begin and end, whatever
 //!   there is in the tree.
+//! - G5: images do not know of each other: one may go to the disk while others go to learners, each with what it has kept.
 //!
 //! The layout of the chunks is in `src/docs/tree.md`; the reader is [`super::Loader`]. Little-endian throughout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
 
 use super::node::Node;
-use super::slab::PAGE_SLOTS;
+use super::slab::{NIL, PAGE_SLOTS};
 use super::{AclId, Tree};
 use crate::base::{SessionId, Zxid};
 use crate::wire::{AclVec, StatPersisted};
@@ -24,6 +25,10 @@ use crate::wire::{AclVec, StatPersisted};
 const SLOTS_PER_STEP_MAX: u32 = 16 * PAGE_SLOTS;
 /// Nodes put into one step, so that many small ones do not hold the lock for longer than about 100 µs.
 const NODES_PER_STEP_MAX: u32 = 1024;
+
+/// Images under way at once: ten learners, as many as a leader of ZooKeeper serves by default, the disk, and one to spare. Each has every
+/// write keep what it changes first.
+pub const IMAGES_MAX: usize = 12;
 
 /// ACLs or sessions looked at in one step.
 const ENTRIES_PER_STEP_MAX: u32 = 4096;
@@ -91,6 +96,8 @@ struct Progress {
     slots_visited: u32,
     /// What was in slots changed since, encoded; empty if the slot was free.
     nodes: BTreeMap<u32, Box<[u8]>>,
+    /// Slots not visited yet of nodes that had children while their cversion did not say so.
+    quiet_parents: BTreeSet<u32>,
     /// ACLs below are visited.
     acls_visited: u32,
     /// ACLs gone since, and (empty) places filled since.
@@ -103,6 +110,14 @@ struct Progress {
 }
 
 impl Active {
+    /// Notes that the node in `slot`, with a cversion of 0, has a child, unless the slot is visited or came later.
+    fn note_quiet_parent(&mut self, slot: u32) {
+        let progress = self.progress.get_mut();
+        if slot >= progress.slots_visited && slot < self.slot_bound {
+            progress.quiet_parents.insert(slot);
+        }
+    }
+
     /// Keeps `node` as what was in `slot`, unless the slot is visited, came later, or is kept already.
     fn keep(&mut self, slot: u32, node: Option<&Node>) {
         let progress = self.progress.get_mut();
@@ -120,10 +135,10 @@ impl Active {
     }
 
     /// The same for an ACL, which never changes while it is there; empty if the place was free.
-    fn keep_acl(&mut self, id: AclId, was: Box<[u8]>) {
+    fn keep_acl(&mut self, id: AclId, was: &[u8]) {
         let progress = self.progress.get_mut();
         if id.0 >= progress.acls_visited && id.0 < self.acl_bound {
-            progress.acls.entry(id.0).or_insert(was);
+            progress.acls.entry(id.0).or_insert_with(|| was.into());
         }
     }
 
@@ -138,7 +153,7 @@ impl Active {
 
 /// What an image that was given up leaves behind, perhaps much: to be dropped when the tree is let go of.
 #[derive(Debug)]
-pub struct ImageRest(#[expect(dead_code, reason = "it is only dropped")] Option<Active>);
+pub struct ImageRest(#[expect(dead_code, reason = "it is only dropped")] Active);
 
 /// An image being taken: where it has come to. Give it back to [`Tree::end_image`], finished or not.
 #[derive(Debug)]
@@ -146,10 +161,23 @@ pub struct Image {
     id: u64,
     zxid: Zxid,
     digest: u64,
-    node_count: usize,
+    parts: ImageParts,
     slot_bound: u32,
     stage: Stage,
+    sessions_first: bool,
     header: Vec<u8>,
+    quiet_parents: Vec<u32>,
+}
+
+/// How much there is in an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageParts {
+    /// Nodes; the root counts once.
+    pub nodes: usize,
+    /// Different ACLs, the open one among them.
+    pub acls: usize,
+    /// Sessions.
+    pub sessions: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,26 +205,66 @@ impl Image {
     /// Nodes as ZooKeeper counts them, at that zxid.
     #[must_use]
     pub fn node_count(&self) -> usize {
-        self.node_count
+        self.parts.nodes + 1
+    }
+
+    /// How much there is in it.
+    #[must_use]
+    pub fn parts(&self) -> ImageParts {
+        self.parts
+    }
+
+    /// The same image, its sessions in front of its ACLs.
+    #[must_use]
+    pub fn sessions_first(self) -> Image {
+        assert_eq!(self.stage, Stage::Header, "the order is chosen before the first chunk");
+        Image { sessions_first: true, ..self }
+    }
+
+    /// Slots of nodes in the last chunk that may have children in the image though their cversion is 0, in order. `/` and `/zookeeper`
+    /// have had theirs from the start; what made any others is no transaction of an honest leader. All other parents are known by
+    /// their cversion, which every new child raises and nothing lowers.
+    #[must_use]
+    pub fn quiet_parents(&self) -> &[u32] {
+        &self.quiet_parents
+    }
+
+    /// What comes behind `stage`.
+    fn stage_behind(&self, stage: Stage) -> Stage {
+        match (stage, self.sessions_first) {
+            (Stage::Header, false) | (Stage::Sessions, true) => Stage::Acls,
+            (Stage::Header, true) | (Stage::Acls, false) => Stage::Sessions,
+            (Stage::Acls, true) | (Stage::Sessions, false) => Stage::Nodes,
+            (Stage::Nodes | Stage::Done, _) => Stage::Done,
+        }
     }
 }
 
 impl Tree {
-    /// Starts an image of the state as it is now. Copies nothing but the digest log. Panics if one is under way.
+    /// Images begun and not ended.
+    #[must_use]
+    pub fn images_under_way(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Starts an image of the state as it is now. Copies nothing but the digest log. Panics if [`IMAGES_MAX`] are under way.
     pub fn begin_image(&mut self) -> Image {
-        assert!(self.image.is_none(), "one image at a time");
+        assert!(self.images.len() < IMAGES_MAX, "not more than {IMAGES_MAX} images at a time");
         self.images_begun += 1;
         let (id, slot_bound) = (self.images_begun, self.slab.slot_bound());
         let acl_bound = self.acls.bound();
-        self.image = Some(Active { id, slot_bound, acl_bound, progress: Mutex::default() });
+        self.images.push(Active { id, slot_bound, acl_bound, progress: Mutex::default() });
+        let (nodes, acls, sessions) = (self.slab.len(), self.acls.len(), self.owners.sessions.len());
         Image {
             id,
             zxid: self.applied,
             digest: self.digest,
-            node_count: self.node_count(),
+            parts: ImageParts { nodes, acls, sessions },
             slot_bound,
             stage: Stage::Header,
+            sessions_first: false,
             header: self.image_header(),
+            quiet_parents: Vec::new(),
         }
     }
 
@@ -232,7 +300,7 @@ impl Tree {
         match image.stage {
             Stage::Header => {
                 out.append(&mut image.header);
-                image.stage = Stage::Acls;
+                image.stage = image.stage_behind(Stage::Header);
                 Some(ChunkKind::Header)
             }
             Stage::Acls => Some(self.put_acls(image, out, bytes_target.max(1))),
@@ -258,7 +326,7 @@ impl Tree {
         }
         if progress.acls_visited == active.acl_bound {
             assert!(progress.acls.is_empty(), "what is kept is of ACLs not visited yet (G2)");
-            image.stage = Stage::Sessions;
+            image.stage = image.stage_behind(Stage::Acls);
         }
         ChunkKind::Acls
     }
@@ -282,7 +350,7 @@ impl Tree {
                 }
                 (_, None) => {
                     progress.sessions_done = true;
-                    image.stage = Stage::Nodes;
+                    image.stage = image.stage_behind(Stage::Sessions);
                     break;
                 }
             };
@@ -298,7 +366,8 @@ impl Tree {
     fn put_nodes(&self, image: &mut Image, out: &mut Vec<u8>, bytes_target: usize) -> ChunkKind {
         let active = self.active(image);
         let mut progress = active.progress.lock();
-        let Progress { slots_visited, nodes: kept, .. } = &mut *progress;
+        let Progress { slots_visited, nodes: kept, quiet_parents, .. } = &mut *progress;
+        image.quiet_parents.clear();
         let first = *slots_visited;
         let last = image.slot_bound.min(first.saturating_add(SLOTS_PER_STEP_MAX));
         let (start, mut nodes, mut slot) = (out.len(), 0, first);
@@ -312,6 +381,7 @@ impl Tree {
                 slot += PAGE_SLOTS;
                 continue;
             }
+            let mut is_quiet_parent = !quiet_parents.is_empty() && quiet_parents.remove(&slot);
             if next_kept == slot {
                 let (_, was) = kept.pop_first().expect("it was there a line ago");
                 out.extend_from_slice(&was);
@@ -319,6 +389,10 @@ impl Tree {
             } else if let Some(node) = self.slab.get_live(slot) {
                 put_node(out, slot, node);
                 nodes += 1;
+                is_quiet_parent |= node.family != NIL && node.cversion() == 0;
+            }
+            if is_quiet_parent {
+                image.quiet_parents.push(slot);
             }
             slot += 1;
         }
@@ -331,30 +405,52 @@ impl Tree {
         ChunkKind::Nodes
     }
 
+    /// Appends the node in `slot` as it was when the image was begun, in the form of a chunk of nodes, ahead of its turn; its turn comes
+    /// all the same. False if there was none, and if its turn is over.
+    pub fn image_node_ahead(&self, image: &Image, slot: u32, out: &mut Vec<u8>) -> bool {
+        let progress = self.active(image).progress.lock();
+        if slot < progress.slots_visited || slot >= image.slot_bound {
+            return false;
+        }
+        let before = out.len();
+        if let Some(was) = progress.nodes.get(&slot) {
+            out.extend_from_slice(was);
+        } else if let Some(node) = self.slab.get_live(slot) {
+            put_node(out, slot, node);
+        }
+        out.len() > before
+    }
+
     fn active(&self, image: &Image) -> &Active {
-        let active = self.image.as_ref().expect("an image that was begun and not ended");
-        assert_eq!(active.id, image.id, "the image under way is of this tree");
-        active
+        let active = self.images.iter().find(|active| active.id == image.id);
+        active.expect("an image of this tree that was begun and not ended")
     }
 
     /// Ends an image, complete or given up. O(1): what it returns is to be dropped when others have the tree again.
     pub fn end_image(&mut self, image: Image) -> ImageRest {
-        assert_eq!(self.active(&image).id, image.id);
-        ImageRest(self.image.take())
+        let at = self.images.iter().position(|active| active.id == image.id);
+        ImageRest(self.images.swap_remove(at.expect("an image of this tree that was begun and not ended")))
     }
 
     /// Must be called before the node in `slot` changes or goes.
     #[inline]
     pub(super) fn keep_preimage(&mut self, slot: u32) {
-        if let Some(active) = &mut self.image {
-            active.keep(slot, Some(self.slab.get(slot)));
+        for active in &mut self.images {
+            let node = self.slab.get(slot);
+            active.keep(slot, Some(node));
+            if node.family != NIL && node.cversion() == 0 {
+                active.note_quiet_parent(slot);
+            }
+            if node.parent != NIL && self.slab.get(node.parent).cversion() == 0 {
+                active.note_quiet_parent(node.parent);
+            }
         }
     }
 
     /// Must be called when a free slot has been taken.
     #[inline]
     pub(super) fn keep_absent(&mut self, slot: u32) {
-        if let Some(active) = &mut self.image {
+        for active in &mut self.images {
             active.keep(slot, None);
         }
     }
@@ -362,26 +458,22 @@ impl Tree {
     /// Interns an ACL, and keeps that its place was free.
     pub(super) fn intern_acl(&mut self, acl: AclVec<'_>) -> AclId {
         let id = self.acls.intern(acl);
-        if let Some(active) = &mut self.image
-            && self.acls.is_new(id)
-        {
-            active.keep_acl(id, Box::default());
+        if !self.images.is_empty() && self.acls.is_new(id) {
+            self.images.iter_mut().for_each(|active| active.keep_acl(id, &[]));
         }
         id
     }
 
     /// Gives up a use of an ACL, and keeps it if that was the last.
     pub(super) fn release_acl(&mut self, id: AclId) {
-        if let Some(gone) = self.acls.release(id)
-            && let Some(active) = &mut self.image
-        {
-            active.keep_acl(id, gone);
+        if let Some(gone) = self.acls.release(id) {
+            self.images.iter_mut().for_each(|active| active.keep_acl(id, &gone));
         }
     }
 
     /// Must be called before a session changes, comes or goes.
     pub(super) fn keep_session(&mut self, session: SessionId) {
-        if let Some(active) = &mut self.image {
+        for active in &mut self.images {
             active.keep_session(session, self.owners.sessions.get(&session).copied());
         }
     }

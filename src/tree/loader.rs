@@ -7,6 +7,9 @@
 //! - L3: slots keep their place within their page, pages are numbered afresh without gaps: links hold, and nothing is sorted.
 //! - L4: the tree that comes out has recomputed paths, content CRCs, counts and digest, and they are those of the header.
 
+mod builder;
+mod parts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,6 +27,9 @@ use crate::base::checksum::crc32_continue;
 use crate::base::{SessionId, Zxid};
 use crate::wire::jute::Reader;
 use crate::wire::{AclVec, StatPersisted};
+
+pub use builder::{Misplaced, TreeBuilder};
+pub use parts::{ImageNode, image_acls, image_sessions};
 
 /// Why an image cannot be loaded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -453,6 +459,17 @@ fn read_header(bytes: &[u8]) -> Result<Header, ImageError> {
 
 fn read_node(fields: &mut Fields<'_>) -> Result<(u32, Node), ImageError> {
     let at = fields.at;
+    let (node, crc) = read_parts(fields)?;
+    let has_slash = node.name.contains(&b'/');
+    let is_root = node.slot == ROOT;
+    if std::str::from_utf8(node.name).is_err() || has_slash || node.name.is_empty() != is_root {
+        return Err(fields.value_at(at, "length of a name that is none", node.name.len() as u64));
+    }
+    Ok((node.slot, Node::new(node.parent, node.name, node.data, AclId(node.acl), crc, &node.stat)))
+}
+
+/// The next node and its content CRC; its name is not looked at.
+fn read_parts<'a>(fields: &mut Fields<'a>) -> Result<(ImageNode<'a>, u32), ImageError> {
     fields.need(NODE_HEAD_BYTES)?;
     let (slot, parent, acl, crc) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
     let mut long = || fields.u64().map(|v| v as i64);
@@ -464,12 +481,8 @@ fn read_node(fields: &mut Fields<'_>) -> Result<(u32, Node), ImageError> {
         StatPersisted { czxid, mzxid, ctime, mtime, version, cversion, aversion, ephemeral_owner, pzxid };
     let (name_len, data_len) = (fields.u32()?, fields.u32()?);
     let name = fields.take(name_len as usize)?;
-    let has_slash = name.contains(&b'/');
-    if std::str::from_utf8(name).is_err() || has_slash || name.is_empty() != (slot == ROOT) {
-        return Err(fields.value_at(at, "length of a name that is none", name_len.into()));
-    }
     let data = if data_len == NULL_DATA { None } else { Some(fields.take(data_len as usize)?) };
-    Ok((slot, Node::new(parent, name, data, AclId(acl), crc, &stat)))
+    Ok((ImageNode { slot, parent, acl, name, data, stat }, crc))
 }
 
 /// Reads little-endian fields, checked.

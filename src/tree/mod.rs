@@ -34,8 +34,8 @@ use parking_lot::Mutex;
 
 pub use acls::AclId;
 pub use fired::{DigestMismatch, Fired, Firing};
-pub use image::{ChunkKind, Image, ImageRest};
-pub use loader::{ImageError, Loader};
+pub use image::{ChunkKind, IMAGES_MAX, Image, ImageParts, ImageRest};
+pub use loader::{ImageError, ImageNode, Loader, Misplaced, TreeBuilder, image_acls, image_sessions};
 pub use node::{NodeRef, Owner};
 pub use quota::{Quota, QuotaLimits};
 pub use watch::{WatchKind, WatchLimit, WatchLimits, WatchMode, WatchSummary};
@@ -141,7 +141,7 @@ pub struct Tree {
     mismatches: u64,
     first_mismatch: Option<DigestMismatch>,
     data_bytes: u64,
-    image: Option<image::Active>,
+    images: Vec<image::Active>,
     images_begun: u64,
 }
 
@@ -187,7 +187,7 @@ impl Tree {
             mismatches: 0,
             first_mismatch: None,
             data_bytes: 0,
-            image: None,
+            images: Vec::new(),
             images_begun: 0,
         }
     }
