@@ -9,6 +9,7 @@
 
 pub mod auth;
 pub mod ip;
+pub mod member;
 mod overlay;
 pub mod path;
 pub mod prepare;
@@ -22,8 +23,8 @@ pub use auth::{AuthError, AuthIds, AuthOptions};
 pub use prepare::{Prepare, PrepareOptions, Sessions, WriteRequest};
 pub use read::{REPLY_BYTES_MAX, ReadContext, serve_read, serve_read_body};
 pub use recover::{
-    NodeDir, NodePlaces, RecoverError, RecoverOptions, RecoveredNode, Replay, ResetError, TruncateError, rebuild,
-    recover,
+    NodeDir, NodePlaces, RecoverError, RecoverOptions, RecoveredNode, Replay, ResetError, TruncateError,
+    rebuild, recover,
 };
 pub use reply::{Served, put_session_fault, put_unimplemented, put_write_reply, serve_auth, serve_sasl};
 pub use snap_stream::{Feed, SnapProgress, SnapSink, SnapSource, SnapStreamError};

@@ -203,7 +203,10 @@ pub fn recover(
     let replayed = replay::replay(&mut tree, &log.reader, until, places, shell)?;
     dir.log_grows().map_err(|source| RecoverError::superblock(places, source))?;
     let committed = tree.applied();
-    assert!(options.replay == Replay::Committed || committed == report.last, "replay ends where the log does");
+    assert!(
+        options.replay == Replay::Committed || committed == report.last,
+        "replay ends where the log does"
+    );
     let summary = RecoverSummary {
         snapshot,
         snapshots_bad: bad,

@@ -15,8 +15,8 @@ use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::base::{ServerId, Zxid};
 use crate::node::recover::{RecoverEvent, RecoverShell};
 use crate::node::{
-    AuthIds, AuthOptions, NodeDir, NodePlaces, Prepare, PrepareOptions, RecoverOptions, RecoveredNode, Replay,
-    recover,
+    AuthIds, AuthOptions, NodeDir, NodePlaces, Prepare, PrepareOptions, RecoverOptions, RecoveredNode,
+    Replay, recover,
 };
 use crate::server::Shared;
 use crate::server::commit::{Commit, CommitLimits, payload_bytes_max};

@@ -99,8 +99,10 @@ impl NodeDir {
                 (shell.observe)(&RecoverEvent::Superblock { copies: &copies });
                 superblock
             }
-            None => SuperblockStore::format(vfs, &places.data, Superblock::new(node_id, cluster_id, server_id))
-                .map_err(|source| RecoverError::superblock(places, source))?,
+            None => {
+                SuperblockStore::format(vfs, &places.data, Superblock::new(node_id, cluster_id, server_id))
+                    .map_err(|source| RecoverError::superblock(places, source))?
+            }
         };
         let found = superblock.value().server_id;
         if found != server_id {

@@ -93,9 +93,15 @@ mod tests {
         let until = |replay: Replay, snapshot, last, committed| {
             replay.until(Zxid(snapshot), Zxid(last), Zxid(committed)).0
         };
-        for (snapshot, last, committed, expected) in
-            [(0, 0, 0, 0), (0, 9, 0, 0), (0, 9, 4, 4), (5, 9, 4, 5), (5, 9, 7, 7), (9, 9, 9, 9), (5, 9, 12, 9)]
-        {
+        for (snapshot, last, committed, expected) in [
+            (0, 0, 0, 0),
+            (0, 9, 0, 0),
+            (0, 9, 4, 4),
+            (5, 9, 4, 5),
+            (5, 9, 7, 7),
+            (9, 9, 9, 9),
+            (5, 9, 12, 9),
+        ] {
             assert_eq!(until(Replay::Committed, snapshot, last, committed), expected);
             assert_eq!(until(Replay::All, snapshot, last, committed), last);
         }

@@ -128,11 +128,7 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     /// Finishes a reset: whatever stage it was at, all segments go, highest first, and a new one begins.
-    fn replace(
-        self,
-        segments: Vec<Found>,
-        hints: RecoveryHints,
-    ) -> Result<(Log, RecoveryReport), LogError> {
+    fn replace(self, segments: Vec<Found>, hints: RecoveryHints) -> Result<(Log, RecoveryReport), LogError> {
         let next = segments.last().map_or(FIRST_SEGMENT, |found| found.head.number + 1);
         if !segments.is_empty() {
             self.sync_dir()?;

@@ -45,6 +45,25 @@ impl LogReader {
         self.from(Zxid(zxid.0.saturating_add(1)))
     }
 
+    /// The last durable transaction at or below `zxid`, or what the log starts after if there is none.
+    pub fn floor(&self, zxid: Zxid) -> Result<Zxid, LogError> {
+        let base = self.base();
+        if zxid <= base {
+            return Ok(base);
+        }
+        let Some(segment) = self.shared.segment_for(Zxid(zxid.0.saturating_add(1))) else { return Ok(base) };
+        let mut found = segment.extent().before.zxid;
+        let offset = segment.extent().seek(zxid);
+        let (shared, generation) = (Arc::clone(&self.shared), self.shared.generation());
+        let wanted = Zxid::ZERO;
+        let mut cursor =
+            LogCursor { shared, generation, segment, offset, wanted, chunk: Vec::new(), chunk_at: 0 };
+        while let Some((at, _)) = cursor.next()?.filter(|(at, _)| *at <= zxid) {
+            found = at;
+        }
+        Ok(found.max(base))
+    }
+
     /// True when exactly this transaction is in the log, durably.
     pub fn contains(&self, zxid: Zxid) -> Result<bool, LogError> {
         if zxid <= self.base() || zxid > self.last_zxid() {

@@ -234,11 +234,7 @@ const fn replaced(row: Row, reset: Reset, decision: Decision) -> Case {
 
 /// A log that starts where it must and that no truncation concerns.
 const fn sound(row: Row, proof: bool, decision: Decision) -> Case {
-    Case {
-        intent: Some(Intent::None),
-        proof: Some(proof),
-        ..whole(row, Start::Covered, decision)
-    }
+    Case { intent: Some(Intent::None), proof: Some(proof), ..whole(row, Start::Covered, decision) }
 }
 
 const fn ended(row: Row, tail: Option<Tail>, later: Later, decision: Decision) -> Case {

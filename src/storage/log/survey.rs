@@ -135,7 +135,10 @@ pub(super) fn survey(
         // What they hold is to go, readable or not.
         let pos = LogPos { segment: last, offset: 0 };
         let detail = format!("{} segments of the log that is being replaced", segments.len());
-        return Ok(Survey { segments, ..unwalked(Files::Whole, options, pos, segment_path(dir, last), detail) });
+        return Ok(Survey {
+            segments,
+            ..unwalked(Files::Whole, options, pos, segment_path(dir, last), detail)
+        });
     }
     walk(segments, options, visit)
 }
@@ -174,7 +177,9 @@ fn unwalked(files: Files, options: &SurveyOptions, pos: LogPos, path: PathBuf, d
     let detail = match (case.row, options.hints.pending_reset) {
         (Row::ResetSnapshotMissing, Some(base)) => {
             let newest = options.hints.base;
-            format!("the log was being replaced by a snapshot at {base}, the newest one that is usable is at {newest}")
+            format!(
+                "the log was being replaced by a snapshot at {base}, the newest one that is usable is at {newest}"
+            )
         }
         _ => detail,
     };
@@ -387,7 +392,9 @@ fn detail(row: Row, hints: &RecoveryHints, base: Zxid, walk: &Walk, proofs: &[St
         }
         Row::EndMissing => {
             let (base, committed) = (hints.base, hints.committed);
-            format!("the last whole record is {last}, the newest snapshot ends at {base}, {committed} was committed")
+            format!(
+                "the last whole record is {last}, the newest snapshot ends at {base}, {committed} was committed"
+            )
         }
         Row::TruncationTargetMissing => {
             let to = hints.pending_truncate.unwrap_or_default();

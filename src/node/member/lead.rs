@@ -1,0 +1,392 @@
+//! The leader's side: what its machine decides becomes packets, and packets of learners become its inputs.
+
+use std::collections::VecDeque;
+
+use super::link::{Feed, Kind, Source};
+use super::{Host, Member, MemberError, Output, Role, StopReason};
+use crate::base::{Epoch, MonoMs, Zxid};
+use crate::election;
+use crate::storage::log::{Group, LogError};
+use crate::wire::OpCode;
+use crate::wire::quorum::{PacketKind, PacketLimits, PeerError, QuorumPacket, Step, put_packet};
+use crate::wire::quorum_payload::{
+    ForwardedRequest, LearnerInfo, put_leader_info, put_revalidate_reply, read_ack_epoch, read_ping_reply,
+    read_revalidate,
+};
+use crate::zab::leader::{Input, Leader, Output as Decision, Summary};
+use crate::zab::{LinkId, Plan};
+
+/// One leadership.
+#[derive(Debug)]
+pub(super) struct Leading {
+    leader: Leader,
+    syncs: VecDeque<Sync>,
+    /// Everybody who asked up to this token has been confirmed.
+    confirmed: u64,
+}
+
+/// Somebody waits to know that this server still led when they asked, and to see everything proposed until then.
+#[derive(Clone, Copy, Debug)]
+struct Sync {
+    token: u64,
+    after: Zxid,
+    /// `None`: a client of this server.
+    from: Option<LinkId>,
+}
+
+impl Leading {
+    pub(super) fn next_timer(&self) -> Option<MonoMs> {
+        self.leader.next_timer()
+    }
+
+    pub(super) const fn epoch(&self) -> Option<Epoch> {
+        self.leader.epoch()
+    }
+
+    pub(super) const fn is_established(&self) -> bool {
+        self.leader.is_established()
+    }
+}
+
+impl Member {
+    /// The election has chosen this server.
+    pub(super) fn lead(&mut self, now: MonoMs) {
+        assert!(matches!(self.role, Role::Looking), "who looks is elected");
+        assert!(self.positions.is_flushed(), "M3");
+        let (accepted, current) = self.epochs();
+        let mine = Summary { accepted, current, last: self.positions.appended() };
+        let leader = Leader::new(now, self.options.me, self.electorate.clone(), self.options.limits, mine);
+        self.role = Role::Leading(Box::new(Leading { leader, syncs: VecDeque::new(), confirmed: 0 }));
+        // Those who came before this server knew.
+        let parked: Vec<LinkId> = self.links.keys().copied().collect();
+        self.outputs.extend(parked.into_iter().map(Output::Resume));
+        self.lead_outputs(now);
+    }
+
+    /// Proposes a group of transactions whose zxids follow the last one: it is in the log, and on its way to the learners.
+    ///
+    /// # Errors
+    /// There is no space: this server stops leading, and the group is as good as never made. After any other failure the process ends.
+    pub fn propose(&mut self, now: MonoMs, mut group: Group) -> Result<(), LogError> {
+        assert!(self.serving && matches!(self.role, Role::Leading(_)), "only a leader that serves proposes");
+        let (Some(first), Some(last)) = (group.first_zxid(), group.last_zxid()) else { return Ok(()) };
+        assert!(
+            first.epoch() == last.epoch() && first > self.positions.appended(),
+            "zxids of this epoch, in order"
+        );
+        match self.storage.appender.append(&mut group) {
+            Ok(_) => {}
+            Err(error @ LogError::NoSpace { .. }) => {
+                self.look(now, StopReason::NoSpace);
+                return Err(error);
+            }
+            Err(error) => {
+                let told = LogError::Latched { cause: error.to_string().into() };
+                self.fail(error.into());
+                return Err(told);
+            }
+        }
+        self.positions.append(last);
+        self.feed_proposals(&group);
+        self.recent.push(group);
+        self.lead_input(now, Input::Proposed(last));
+        Ok(())
+    }
+
+    /// A client of this server, which leads, wants to read what is committed now: [`Output::Synced`] answers.
+    pub fn sync(&mut self, now: MonoMs) {
+        self.sync_for(now, None);
+    }
+
+    /// Voters in step and all learners, for those who watch: id, has a vote, is in step.
+    #[must_use]
+    pub fn learners(&self) -> Vec<(crate::base::ServerId, bool, bool)> {
+        match &self.role {
+            Role::Leading(leading) => {
+                leading.leader.learners().map(|(_, id, voter, step)| (id, voter, step)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn sync_for(&mut self, now: MonoMs, from: Option<LinkId>) {
+        let after = self.positions.appended();
+        let Role::Leading(leading) = &mut self.role else { return };
+        leading.syncs.push_back(Sync { token: leading.leader.ask_token(), after, from });
+        self.lead_input(now, Input::Ask);
+    }
+
+    pub(super) fn lead_timer(&mut self, now: MonoMs) {
+        self.lead_input(now, Input::Timer);
+    }
+
+    pub(super) fn lead_input(&mut self, now: MonoMs, input: Input) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        leading.leader.handle(now, input);
+        self.lead_outputs(now);
+    }
+
+    fn lead_outputs(&mut self, now: MonoMs) {
+        while let Role::Leading(leading) = &mut self.role
+            && let Some(decision) = leading.leader.poll()
+        {
+            if let Err(error) = self.carry_out(now, decision) {
+                self.fail(error);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, now: MonoMs, decision: Decision) -> Result<(), MemberError> {
+        match decision {
+            Decision::Accept(epoch) => {
+                self.storage.dir.accept_epoch(epoch)?;
+                self.leader_handles(now, Input::Accepted);
+            }
+            Decision::LeaderInfo(link) => {
+                let epoch = self.leader_epoch();
+                self.put(link, PacketKind::LeaderInfo, Zxid::new(epoch, 0), put_leader_info);
+            }
+            Decision::Enter(epoch) => {
+                assert!(self.positions.is_flushed(), "history before epoch");
+                self.storage.dir.enter_epoch(epoch)?;
+                self.leader_handles(now, Input::Entered);
+            }
+            Decision::Synchronise { link, theirs } => self.synchronise(link, theirs)?,
+            Decision::Established => {
+                let epoch = self.leader_epoch();
+                self.positions.commit(self.positions.appended());
+                self.elect(now, election::Input::Established { epoch: i64::from(epoch.0) });
+                self.serve_from(self.positions.committed());
+            }
+            Decision::UpToDate(link) => {
+                self.put_empty(link, PacketKind::UpToDate, -1);
+                self.note_up_to_date(link);
+            }
+            Decision::Commit(zxid) => {
+                self.positions.commit(zxid);
+                self.feed_commits();
+                self.answer_syncs();
+            }
+            Decision::Ping { link, token } => {
+                self.put_empty(link, PacketKind::Ping, i64::try_from(token).unwrap_or(i64::MAX));
+            }
+            Decision::Confirmed(token) => {
+                if let Role::Leading(leading) = &mut self.role {
+                    leading.confirmed = token;
+                }
+                self.answer_syncs();
+            }
+            Decision::Drop { link, why } => self.close(link, Some(why.to_string())),
+            Decision::GiveUp(why) => self.look(now, StopReason::Leader(why)),
+        }
+        Ok(())
+    }
+
+    /// Like [`Member::lead_input`], from within it.
+    fn leader_handles(&mut self, now: MonoMs, input: Input) {
+        if let Role::Leading(leading) = &mut self.role {
+            leading.leader.handle(now, input);
+        }
+    }
+
+    pub(super) fn leader_epoch(&self) -> Epoch {
+        match &self.role {
+            Role::Leading(leading) => leading.leader.epoch().expect("told once it may be"),
+            _ => unreachable!("asked by a leader"),
+        }
+    }
+
+    /// Does the history up to `zxid` count as committed, for those who are brought up to date with it?
+    pub(super) fn committed_view(&self) -> Zxid {
+        match &self.role {
+            Role::Leading(leading) if leading.leader.is_established() => self.positions.committed(),
+            // What an epoch begins with is committed with it, and nothing else is told before.
+            _ => self.positions.appended(),
+        }
+    }
+
+    fn synchronise(&mut self, link: LinkId, theirs: Zxid) -> Result<(), MemberError> {
+        let plan = self.plan_for(theirs)?;
+        let committed = self.committed_view();
+        let Some((feed, out)) = self.links.get_mut(&link).and_then(super::link::Link::feed) else {
+            return Ok(());
+        };
+        tracing::info!(peer = feed.id.0, zxid = %theirs, ?plan, "a learner is brought up to date");
+        match plan {
+            Plan::Diff { after } => {
+                QuorumPacket::new(PacketKind::Diff, committed, None).put(out.buf());
+                (feed.sent, feed.commit_sent, feed.source) = (after, after.min(committed), Source::Log(None));
+            }
+            Plan::Trunc { to } => {
+                QuorumPacket::new(PacketKind::Trunc, to, None).put(out.buf());
+                (feed.sent, feed.commit_sent, feed.source) = (to, to.min(committed), Source::Log(None));
+            }
+            Plan::Snap => feed.source = Source::Snap(None),
+        }
+        Ok(())
+    }
+
+    /// Answers those whose question is settled, each behind the commits that it must see.
+    fn answer_syncs(&mut self) {
+        let committed = self.positions.committed();
+        let Role::Leading(leading) = &mut self.role else { return };
+        let confirmed = leading.confirmed;
+        while let Some(sync) = leading.syncs.front().filter(|s| s.token <= confirmed && s.after <= committed)
+        {
+            match sync.from {
+                None => self.outputs.push_back(Output::Synced),
+                Some(link) => {
+                    if let Some(link) = self.links.get_mut(&link) {
+                        QuorumPacket::new(PacketKind::Sync, Zxid::ZERO, None).put(link.out.buf());
+                    }
+                }
+            }
+            leading.syncs.pop_front();
+        }
+    }
+
+    // --- Packets ---
+
+    pub(super) fn put(
+        &mut self,
+        link: LinkId,
+        kind: PacketKind,
+        zxid: Zxid,
+        payload: impl FnOnce(&mut Vec<u8>),
+    ) {
+        if let Some(link) = self.links.get_mut(&link) {
+            put_packet(link.out.buf(), kind, zxid, payload);
+        }
+    }
+
+    pub(super) fn put_empty(&mut self, link: LinkId, kind: PacketKind, zxid: i64) {
+        if let Some(link) = self.links.get_mut(&link) {
+            QuorumPacket::new(kind, Zxid::from_wire(zxid), None).put(link.out.buf());
+        }
+    }
+
+    pub(super) fn receive_from_learner(
+        &mut self,
+        now: MonoMs,
+        link: LinkId,
+        bytes: &[u8],
+        host: &mut impl Host,
+    ) -> usize {
+        let limits = PacketLimits::default();
+        let mut consumed = 0;
+        // Acknowledgements are cumulative: of those that come together the last one is enough.
+        let mut ack = None;
+        self.lead_input(now, Input::Heard(link));
+        while self.links.contains_key(&link) && matches!(self.role, Role::Leading(_)) {
+            match QuorumPacket::parse(&bytes[consumed..], &limits) {
+                Ok(Step::Done { value, consumed: len }) => {
+                    consumed += len;
+                    if value.kind == PacketKind::Ack {
+                        let zxid = Zxid::from_wire(value.zxid);
+                        if let Some(before) = ack.replace(zxid)
+                            && (before > zxid || before.counter() == 0)
+                        {
+                            self.lead_input(now, Input::Ack { link, zxid: before });
+                        }
+                        continue;
+                    }
+                    if let Some(zxid) = ack.take() {
+                        self.lead_input(now, Input::Ack { link, zxid });
+                    }
+                    if let Err(error) = self.packet_of_learner(now, link, &value, host) {
+                        self.close_learner(now, link, &error);
+                    }
+                }
+                Ok(Step::NeedMore { .. }) => {
+                    if let Some(zxid) = ack.take() {
+                        self.lead_input(now, Input::Ack { link, zxid });
+                    }
+                    return consumed;
+                }
+                Err(error) => self.close_learner(now, link, &error),
+            }
+        }
+        bytes.len()
+    }
+
+    fn close_learner(&mut self, now: MonoMs, link: LinkId, error: &PeerError) {
+        self.close(link, Some(error.to_string()));
+        self.lead_input(now, Input::Left(link));
+    }
+
+    fn packet_of_learner(
+        &mut self,
+        now: MonoMs,
+        link: LinkId,
+        packet: &QuorumPacket<'_>,
+        host: &mut impl Host,
+    ) -> Result<(), PeerError> {
+        match packet.kind {
+            PacketKind::FollowerInfo | PacketKind::ObserverInfo => self.learner_joins(now, link, packet)?,
+            PacketKind::AckEpoch => {
+                let current = read_ack_epoch(packet.data_of("ACKEPOCH")?)?;
+                let last = Zxid::from_wire(packet.zxid);
+                self.lead_input(now, Input::AckEpoch { link, current, last });
+            }
+            PacketKind::Ping => {
+                read_ping_reply(packet.data)?.for_each(|touch| host.touched(touch));
+                let token = u64::try_from(packet.zxid).unwrap_or(0);
+                self.lead_input(now, Input::Pong { link, token });
+            }
+            PacketKind::Revalidate => {
+                let touch = read_revalidate(packet.data_of("REVALIDATE")?)?;
+                let valid = self.serving && host.revalidate(link, touch);
+                self.put(link, PacketKind::Revalidate, Zxid::from_wire(packet.zxid), |out| {
+                    put_revalidate_reply(out, touch.session, valid);
+                });
+            }
+            PacketKind::Request => {
+                let request = ForwardedRequest::read(packet.data_of("REQUEST")?)?;
+                if !self.serving {
+                    // Only a learner that is in step forwards, and then there is somebody to take it.
+                    return Err(PeerError::Unknown {
+                        what: "REQUEST before UPTODATE",
+                        found: request.op.into(),
+                    });
+                }
+                if request.op == OpCode::Sync.to_i32() {
+                    self.sync_for(now, Some(link));
+                } else {
+                    host.request(link, &request, &packet.authinfo);
+                }
+            }
+            other => tracing::warn!(kind = ?other, "a packet that no learner sends"),
+        }
+        Ok(())
+    }
+
+    fn learner_joins(
+        &mut self,
+        now: MonoMs,
+        link: LinkId,
+        packet: &QuorumPacket<'_>,
+    ) -> Result<(), PeerError> {
+        let info = LearnerInfo::read(packet.data)?;
+        let Some(id) = info.server else { return Err(PeerError::NoData { what: "LearnerInfo" }) };
+        if let Some(version) = info.config_version.filter(|v| *v > self.electorate.current().version()) {
+            return Err(PeerError::Unknown { what: "configuration version", found: version });
+        }
+        let Some(held) = self.links.get_mut(&link) else { return Ok(()) };
+        if matches!(held.kind, Kind::Learner(_)) {
+            return Err(PeerError::Unknown { what: "a second FOLLOWERINFO of server", found: id.0 });
+        }
+        held.kind = Kind::Learner(Box::new(Feed {
+            id,
+            voter: self.electorate.is_voter(id),
+            zabra: info.zabra,
+            source: Source::Idle,
+            sent: Zxid::ZERO,
+            commit_sent: Zxid::ZERO,
+            new_leader_sent: false,
+            up_to_date: false,
+        }));
+        let accepted = Zxid::from_wire(packet.zxid).epoch();
+        self.lead_input(now, Input::Joined { link, id, accepted, zabra: info.zabra });
+        Ok(())
+    }
+}

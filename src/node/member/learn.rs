@@ -1,0 +1,480 @@
+//! The learner's side: what its machine decides becomes packets and changes of the durable history, and packets of the leader become its inputs.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::recent::Recent;
+use super::{Host, Member, MemberError, Output, Received, Role, StopReason};
+use crate::base::{Epoch, MonoMs, ServerId, WallMs, Zxid};
+use crate::election;
+use crate::node::snap_stream::{Feed, SnapSink};
+use crate::node::{SnapshotOptions, SnapshotTask};
+use crate::storage::log::{Group, LogError, RecordKind};
+use crate::storage::snapshot::LEVEL_DEFAULT;
+use crate::tree::Tree;
+use crate::wire::quorum::{AuthId, PacketKind, PacketLimits, QuorumPacket, Step, put_request};
+use crate::wire::quorum_payload::{
+    ForwardedRequest, LearnerInfo, PROTOCOL_VERSION, Touch, put_ack_epoch, read_leader_info,
+    read_revalidate_reply,
+};
+use crate::zab::LinkId;
+use crate::zab::learner::{Input, Learner, LearnerError, Output as Decision, Start};
+
+/// Bytes of transactions received above which they are appended before more is taken.
+const RECEIVED_BYTES_MAX: usize = 1 << 20;
+
+/// First pause before another attempt to connect; doubles, ms.
+const RETRY_MS_MIN: u64 = 10;
+
+/// Longest pause, ms.
+const RETRY_MS_MAX: u64 = 200;
+
+/// Attempts before another election, as ZooKeeper's learners make.
+const ATTEMPTS_MAX: u32 = 5;
+
+/// Chunks of a received state written under one call.
+const CHUNKS_PER_STEP: usize = 4;
+
+/// One attachment to a leader.
+#[derive(Debug)]
+pub(super) struct Learning {
+    leader: ServerId,
+    link: LinkId,
+    connected: bool,
+    attempts: u32,
+    retry_at: Option<MonoMs>,
+    learner: Learner,
+    /// Received, not appended yet.
+    received: Group,
+    install: Option<Install>,
+}
+
+/// A state on its way.
+#[derive(Debug)]
+enum Install {
+    Receiving(Box<SnapSink>),
+    /// It becomes a snapshot, behind which the log begins anew (rule R7).
+    Writing {
+        tree: Box<RwLock<Tree>>,
+        task: Box<SnapshotTask>,
+    },
+}
+
+impl Learning {
+    pub(super) fn next_timer(&self) -> MonoMs {
+        self.retry_at.map_or(self.learner.next_timer(), |at| at.min(self.learner.next_timer()))
+    }
+
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.learner.epoch()
+    }
+
+    pub(super) const fn leader_id(&self) -> ServerId {
+        self.leader
+    }
+
+    pub(super) const fn link(&self) -> LinkId {
+        self.link
+    }
+
+    pub(super) const fn waits_for_connection(&self) -> bool {
+        !self.connected
+    }
+
+    pub(super) fn end(self, recent: &mut Recent) {
+        recent.give_back(self.received);
+        if let Some(Install::Writing { tree, task }) = self.install {
+            task.abort(&*tree);
+        }
+    }
+}
+
+impl Member {
+    /// The election has chosen another server.
+    pub(super) fn follow(&mut self, now: MonoMs, leader: ServerId) {
+        assert!(matches!(self.role, Role::Looking), "who looks finds a leader");
+        let parked: Vec<LinkId> = self.links.keys().copied().collect();
+        parked.into_iter().for_each(|link| self.close(link, None));
+        let (accepted, current) = self.epochs();
+        let start = Start {
+            accepted,
+            current,
+            last: self.positions.appended(),
+            committed: self.positions.committed(),
+            voter: self.electorate.is_voter(self.options.me),
+        };
+        let link = self.next_link();
+        self.role = Role::Learning(Box::new(Learning {
+            leader,
+            link,
+            connected: false,
+            attempts: 1,
+            retry_at: None,
+            learner: Learner::new(now, self.options.limits, start),
+            received: self.recent.take_buffer(),
+            install: None,
+        }));
+        self.outputs.push_back(Output::Connect { link, to: leader });
+    }
+
+    /// The connection to the leader is gone, or was never made: a leader that was just elected may not be there yet.
+    pub(super) fn leader_lost(&mut self, now: MonoMs) {
+        let Role::Learning(learning) = &mut self.role else { return };
+        if learning.connected || learning.attempts >= ATTEMPTS_MAX {
+            let leader = learning.leader;
+            return self.look(now, StopReason::LeaderGone(leader));
+        }
+        let pause = (RETRY_MS_MIN << learning.attempts).min(RETRY_MS_MAX);
+        learning.attempts += 1;
+        learning.retry_at = Some(now.plus(pause));
+    }
+
+    pub(super) fn learn_timer(&mut self, now: MonoMs) {
+        let Role::Learning(learning) = &mut self.role else { return };
+        if learning.retry_at.is_some_and(|at| at <= now) {
+            learning.retry_at = None;
+            self.link_last += 1;
+            learning.link = LinkId(self.link_last);
+            self.outputs.push_back(Output::Connect { link: learning.link, to: learning.leader });
+        }
+        self.learn(now, Input::Timer);
+    }
+
+    /// Gives the machine an input, and does what it says.
+    pub(super) fn learn(&mut self, now: MonoMs, input: Input) {
+        let Role::Learning(learning) = &mut self.role else { return };
+        learning.connected |= input == Input::Opened;
+        let result = learning.learner.handle(now, input);
+        self.learn_outputs(now, result);
+    }
+
+    fn learn_outputs(&mut self, now: MonoMs, mut result: Result<(), LearnerError>) {
+        while result.is_ok()
+            && let Role::Learning(learning) = &mut self.role
+            && let Some(decision) = learning.learner.poll()
+        {
+            match self.follow_up(now, decision) {
+                Ok(Some(input)) => {
+                    let Role::Learning(learning) = &mut self.role else { return };
+                    result = learning.learner.handle(now, input);
+                }
+                Ok(None) => {}
+                Err(error) => return self.fail(error),
+            }
+        }
+        match result {
+            Ok(()) => {}
+            Err(error @ LearnerError::CommittedLost(_)) => self.fail(MemberError::History(error)),
+            Err(error) => self.look(now, StopReason::Learner(error)),
+        }
+    }
+
+    /// Carries out one decision; some are answered at once.
+    fn follow_up(&mut self, now: MonoMs, decision: Decision) -> Result<Option<Input>, MemberError> {
+        let Role::Learning(learning) = &self.role else { return Ok(None) };
+        let (link, zabra) = (learning.link, learning.learner.leader_is_zabra());
+        match decision {
+            Decision::Hello => self.put_hello(link),
+            Decision::Accept(epoch) => {
+                self.storage.dir.accept_epoch(epoch)?;
+                return Ok(Some(Input::Accepted));
+            }
+            Decision::AckEpoch { current } => {
+                let last = self.positions.appended();
+                self.put(link, PacketKind::AckEpoch, last, |out| put_ack_epoch(out, current));
+            }
+            Decision::Truncate { to } => return Ok(Some(Input::Truncated { last: self.truncate(to)? })),
+            Decision::Receive { zxid } => {
+                let sink = Box::new(SnapSink::new(zxid, self.options.tree));
+                let Role::Learning(learning) = &mut self.role else { return Ok(None) };
+                learning.install = Some(Install::Receiving(sink));
+            }
+            Decision::Enter(epoch) => {
+                assert!(self.storage.dir.superblock().epoch_accepted >= epoch, "promised before");
+                self.storage.dir.enter_epoch(epoch)?;
+                return Ok(Some(Input::Entered));
+            }
+            Decision::AckEntered(epoch) => {
+                self.put_empty(link, PacketKind::Ack, Zxid::new(epoch, 0).to_wire());
+            }
+            Decision::InStep => {
+                let epoch = self.epochs().1;
+                self.elect(now, election::Input::Established { epoch: i64::from(epoch.0) });
+            }
+            Decision::Commit(zxid) => {
+                self.append_received(now);
+                if matches!(self.role, Role::Learning(_)) {
+                    self.positions.commit(zxid);
+                    if !self.serving && self.serve_at.is_none() {
+                        self.serve_from(zxid);
+                    }
+                }
+            }
+            Decision::Ack { from, to } => {
+                let from = if zabra { to } else { from };
+                if let Some(link) = self.links.get_mut(&link) {
+                    (from.0..=to.0).for_each(|zxid| {
+                        QuorumPacket::new(PacketKind::Ack, Zxid(zxid), None).put(link.out.buf());
+                    });
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn put_hello(&mut self, link: LinkId) {
+        let info = LearnerInfo {
+            server: Some(self.options.me),
+            protocol_version: Some(PROTOCOL_VERSION),
+            config_version: Some(self.electorate.current().version()),
+            zabra: true,
+        };
+        let voter = self.electorate.is_voter(self.options.me);
+        let kind = if voter { PacketKind::FollowerInfo } else { PacketKind::ObserverInfo };
+        self.put(link, kind, Zxid::new(self.epochs().0, 0), |out| info.put(out));
+    }
+
+    /// Cuts the log behind `to`, or the greatest below it that is there.
+    fn truncate(&mut self, to: Zxid) -> Result<Zxid, MemberError> {
+        assert!(self.positions.is_flushed(), "nothing is appended between an election and TRUNC");
+        let at = self.storage.reader.floor(to)?;
+        if at < self.positions.committed() {
+            // Cannot be cut there; the leader's history will be judged when it is asked anew.
+            return Err(MemberError::Log(LogError::NotFound { zxid: to }));
+        }
+        let storage = &mut self.storage;
+        let flusher = storage.flusher.as_mut().expect("at home when nothing is under way");
+        storage.dir.truncate(&mut storage.appender, flusher, &storage.snapshots, at)?;
+        self.positions.cut(at);
+        self.recent.restart(at);
+        Ok(at)
+    }
+
+    /// Appends what was received; a learner without space leaves its leader and comes again.
+    pub(super) fn append_received(&mut self, now: MonoMs) {
+        let Role::Learning(learning) = &mut self.role else { return };
+        let Some(last) = learning.received.last_zxid() else { return };
+        let mut group = std::mem::replace(&mut learning.received, self.recent.take_buffer());
+        let keeps = !learning.learner.is_catching_up();
+        match self.storage.appender.append(&mut group) {
+            Ok(_) => {}
+            Err(LogError::NoSpace { .. }) => return self.look(now, StopReason::NoSpace),
+            Err(error) => return self.fail(error.into()),
+        }
+        self.positions.append(last);
+        if keeps {
+            self.recent.push(group);
+        } else {
+            // A long history is applied from the log when its time comes.
+            self.recent.give_back(group);
+            self.recent.restart(last);
+        }
+    }
+
+    // --- Requests of clients ---
+
+    /// Sends a client's write, or its sync, to the leader. This server follows, and serves.
+    pub fn forward<'a>(&mut self, request: &ForwardedRequest<'_>, ids: impl IntoIterator<Item = AuthId<'a>>) {
+        let Role::Learning(learning) = &self.role else { return };
+        if let Some(link) = self.links.get_mut(&learning.link) {
+            put_request(link.out.buf(), ids, |out| request.put(out));
+        }
+    }
+
+    /// Asks the leader whether a session is alive: [`Host::revalidated`] answers.
+    pub fn revalidate(&mut self, touch: Touch) {
+        let Role::Learning(learning) = &self.role else { return };
+        let link = learning.link;
+        self.put(link, PacketKind::Revalidate, Zxid::from_wire(-1), |out| touch.put(out));
+    }
+
+    // --- Packets ---
+
+    pub(super) fn receive_from_leader(
+        &mut self,
+        now: MonoMs,
+        link: LinkId,
+        bytes: &[u8],
+        host: &mut impl Host,
+    ) -> Received {
+        let limits = PacketLimits::default();
+        let mut consumed = 0;
+        self.learn(now, Input::Heard);
+        loop {
+            let Role::Learning(learning) = &mut self.role else { return Received::all(bytes) };
+            if learning.link != link {
+                return Received::all(bytes);
+            }
+            match &mut learning.install {
+                Some(Install::Receiving(_)) => match self.receive_state(now, &bytes[consumed..]) {
+                    Some(taken) => {
+                        consumed += taken;
+                        if consumed == bytes.len() || taken == 0 {
+                            return Received::some(consumed);
+                        }
+                        continue;
+                    }
+                    None => return Received::all(bytes),
+                },
+                Some(Install::Writing { .. }) => return Received { consumed, hold: true },
+                None => {}
+            }
+            match QuorumPacket::parse(&bytes[consumed..], &limits) {
+                Ok(Step::Done { value, consumed: len }) => {
+                    consumed += len;
+                    self.packet_of_leader(now, &value, host);
+                }
+                Ok(Step::NeedMore { .. }) => return Received::some(consumed),
+                Err(error) => {
+                    self.look(now, StopReason::Garbage(error));
+                    return Received::all(bytes);
+                }
+            }
+        }
+    }
+
+    fn packet_of_leader(&mut self, now: MonoMs, packet: &QuorumPacket<'_>, host: &mut impl Host) {
+        let zxid = Zxid::from_wire(packet.zxid);
+        let input = match packet.kind {
+            PacketKind::Proposal | PacketKind::Inform => return self.transaction(now, zxid, packet),
+            PacketKind::Commit => Input::Commit(zxid),
+            PacketKind::Ping => return self.answer_ping(packet.zxid, host),
+            PacketKind::Sync => return self.outputs.push_back(Output::Synced),
+            PacketKind::Revalidate => {
+                return match packet.data_of("REVALIDATE").and_then(read_revalidate_reply) {
+                    Ok((session, valid)) => host.revalidated(session, valid),
+                    Err(error) => self.look(now, StopReason::Garbage(error)),
+                };
+            }
+            PacketKind::LeaderInfo => match packet.data_of("LEADERINFO").and_then(read_leader_info) {
+                Ok((_, zabra)) => Input::LeaderInfo { epoch: zxid.epoch(), zabra },
+                Err(error) => return self.look(now, StopReason::Garbage(error)),
+            },
+            PacketKind::Diff => Input::Diff { upto: zxid },
+            PacketKind::Trunc => Input::Trunc { to: zxid },
+            PacketKind::Snap => Input::Snap { zxid },
+            PacketKind::NewLeader => {
+                self.append_received(now);
+                Input::NewLeader(zxid)
+            }
+            PacketKind::UpToDate => {
+                self.append_received(now);
+                Input::UpToDate
+            }
+            other => return tracing::warn!(kind = ?other, "a packet that no leader of this version sends"),
+        };
+        self.learn(now, input);
+    }
+
+    fn transaction(&mut self, now: MonoMs, zxid: Zxid, packet: &QuorumPacket<'_>) {
+        let Role::Learning(learning) = &mut self.role else { return };
+        let Some(payload) = packet.data else {
+            return self
+                .look(now, StopReason::Garbage(crate::wire::quorum::PeerError::NoData { what: "PROPOSAL" }));
+        };
+        if learning.received.bytes() + payload.len() > RECEIVED_BYTES_MAX {
+            self.append_received(now);
+        }
+        let Role::Learning(learning) = &mut self.role else { return };
+        let input =
+            if packet.kind == PacketKind::Inform { Input::Inform(zxid) } else { Input::Proposal(zxid) };
+        let result = learning.learner.handle(now, input);
+        if result.is_ok() {
+            learning.received.record(zxid, RecordKind::Txn, |out| out.extend_from_slice(payload));
+        }
+        self.learn_outputs(now, result);
+    }
+
+    fn answer_ping(&mut self, token: i64, host: &mut impl Host) {
+        let Role::Learning(learning) = &self.role else { return };
+        let link = learning.link;
+        self.put(link, PacketKind::Ping, Zxid::from_wire(token), |out| host.put_touches(out));
+    }
+
+    // --- A whole state ---
+
+    /// Takes bytes of a state; `None` when it ends the attachment.
+    fn receive_state(&mut self, now: MonoMs, bytes: &[u8]) -> Option<usize> {
+        let Role::Learning(learning) = &mut self.role else { return None };
+        let Some(Install::Receiving(sink)) = &mut learning.install else { return None };
+        match sink.feed(bytes) {
+            Ok(Feed::More { consumed, .. }) => Some(consumed),
+            Ok(Feed::Done { consumed }) => {
+                let Some(Install::Receiving(sink)) = learning.install.take() else { return None };
+                match sink.finish() {
+                    Ok(tree) => self.begin_install(tree).then_some(consumed),
+                    Err(error) => {
+                        self.look(now, StopReason::BadState(Arc::new(error)));
+                        None
+                    }
+                }
+            }
+            Err(error) => {
+                self.look(now, StopReason::BadState(Arc::new(error)));
+                None
+            }
+        }
+    }
+
+    /// R7: first a snapshot, durable and read back, then the log, then memory.
+    fn begin_install(&mut self, tree: Tree) -> bool {
+        let tree = Box::new(RwLock::new(tree));
+        let options = SnapshotOptions {
+            node_id: self.node_id(),
+            // When it was received is nobody's concern; pure code has no clock.
+            created: WallMs(0),
+            level: LEVEL_DEFAULT,
+            chunk_bytes: self.options.snapshot_chunk_bytes,
+        };
+        match SnapshotTask::begin(&*tree, &self.storage.snapshots, &options) {
+            Ok(task) => {
+                let Role::Learning(learning) = &mut self.role else { return false };
+                learning.install = Some(Install::Writing { tree, task: Box::new(task) });
+                true
+            }
+            Err(error) => {
+                self.fail(error.into());
+                false
+            }
+        }
+    }
+
+    /// Writes some of a received state; true when there is more to do.
+    pub(super) fn install_step(&mut self, now: MonoMs) -> bool {
+        let Role::Learning(learning) = &mut self.role else { return false };
+        let Some(Install::Writing { tree, task }) = &mut learning.install else { return false };
+        for _ in 0..CHUNKS_PER_STEP {
+            match task.step(&**tree) {
+                Ok(true) => {}
+                Ok(false) => {
+                    if let Err(error) = self.install(now) {
+                        self.fail(error);
+                    }
+                    return false;
+                }
+                Err(error) => {
+                    self.fail(error.into());
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn install(&mut self, now: MonoMs) -> Result<(), MemberError> {
+        let Role::Learning(learning) = &mut self.role else { return Ok(()) };
+        let Some(Install::Writing { tree, task }) = learning.install.take() else { return Ok(()) };
+        let link = learning.link;
+        let storage = &mut self.storage;
+        let zxid = task.finish(&*tree, &storage.snapshots)?.zxid;
+        let flusher = storage.flusher.as_mut().expect("at home when nothing is under way");
+        storage.dir.reset(&mut storage.appender, flusher, &storage.snapshots, zxid)?;
+        self.positions.replace(zxid);
+        self.recent.restart(zxid);
+        self.outputs.push_back(Output::Tree(Box::new(tree.into_inner())));
+        self.learn(now, Input::Installed);
+        self.outputs.push_back(Output::Resume(link));
+        Ok(())
+    }
+}

@@ -1,0 +1,683 @@
+//! A member of an ensemble, from one leader to the next: joins election, ZAB and the durable history of this node. Design:
+//! `src/docs/zab.md`.
+//!
+//! - M1: one owner. Everything that happens comes in as a call with the time it happened; what is to be done goes out as [`Output`]s, drained
+//!   after each call, and as bytes that wait on links. No thread, no clock, no socket; the disk behind `storage` alone.
+//! - M2: the log is appended to here and nowhere else; flushes are asked for with [`Output::Flush`] and come back with [`Member::flushed`].
+//!   What depends on the disk waits in [`Positions`] for that (rule R4).
+//! - M3: a member votes only when all of its log is durable, so that what it says of itself is true after a crash.
+//! - M4: each leadership and each attachment to a leader has links of its own; when it ends, all of them are closed, and what still comes from
+//!   them is not heard (rule R5).
+//! - M5: what is not known to be committed is not applied; what is committed is never cut. A peer that demands it stops this node.
+//! - M6: after a failure of the durable path nothing is said any more (rule R10).
+//!
+//! Payloads are opaque here. Who makes transactions of requests, and a tree of transactions, is told when it may ([`Output::Serve`]), what came for
+//! it ([`Host`]), and what is committed ([`Member::apply`]).
+
+mod feed;
+mod history;
+mod lead;
+mod learn;
+mod link;
+mod recent;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::base::{Epoch, MonoMs, ServerId, SessionId, Zxid};
+use crate::election::{self, Election, NO_ZXID, Notice};
+use crate::node::recover::{NodeDir, ResetError, TruncateError};
+use crate::node::snap_stream::{SnapSource, SnapStreamError};
+use crate::node::{SharedTree, SnapshotFailed};
+use crate::storage::log::{Appender, Durable, Flusher, Group, LogError, LogReader};
+use crate::storage::snapshot::SnapshotStore;
+use crate::storage::superblock::SuperblockError;
+use crate::tree::{Tree, TreeOptions};
+use crate::wire::election::PeerState;
+use crate::wire::quorum::{AuthIds, PeerError};
+use crate::wire::quorum_config::{Electorate, QuorumConfig};
+use crate::wire::quorum_payload::{ForwardedRequest, Touch};
+use crate::zab::leader::GiveUpReason;
+use crate::zab::learner::LearnerError;
+use crate::zab::{Limits, LinkId, Positions};
+
+use lead::Leading;
+use learn::Learning;
+use link::{Kind, Link};
+use recent::Recent;
+
+/// Links that came before this server knew whether it leads; more are closed.
+const PARKED_LINKS_MAX: usize = 256;
+
+/// What the operator decided.
+#[derive(Clone, Debug)]
+pub struct MemberOptions {
+    /// This server.
+    pub me: ServerId,
+    /// Who is in the ensemble.
+    pub config: Arc<QuorumConfig>,
+    /// How long peers are waited for.
+    pub limits: Limits,
+    /// Of the election.
+    pub election: election::Options,
+    /// Of trees received from a leader.
+    pub tree: TreeOptions,
+    /// Size of the chunks of snapshots made of them, bytes.
+    pub snapshot_chunk_bytes: usize,
+}
+
+/// The durable parts of a node, as recovery gives them ([`crate::node::recover()`]).
+#[derive(Debug)]
+pub struct MemberStorage {
+    /// The end of the log.
+    pub appender: Appender,
+    /// Makes it durable; goes out with [`Output::Flush`].
+    pub flusher: Flusher,
+    /// Reads it.
+    pub reader: LogReader,
+    /// Superblock.
+    pub dir: NodeDir,
+    /// Snapshots.
+    pub snapshots: SnapshotStore,
+}
+
+/// What this server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It leads the epoch.
+    Leading {
+        /// Which.
+        epoch: Epoch,
+    },
+    /// It follows, with a vote or (an observer) without one.
+    Learning {
+        /// Whom.
+        leader: ServerId,
+        /// In which epoch.
+        epoch: Epoch,
+        /// It has no vote.
+        observer: bool,
+    },
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send the notice on the election port. Only the newest to each peer matters.
+    Notice {
+        /// To whom.
+        to: ServerId,
+        /// What.
+        notice: Notice,
+    },
+    /// Connect to every member on the election port, whatever the back-off.
+    Reconnect,
+    /// Connect to the quorum port of `to`; then [`Member::connected`] or [`Member::closed`].
+    Connect {
+        /// The connection to be.
+        link: LinkId,
+        /// Whose port.
+        to: ServerId,
+    },
+    /// Close the connection, once what waits for it is sent if that is possible at once. Nothing more is heard of it.
+    Close {
+        /// Which.
+        link: LinkId,
+        /// Why, if there is something to say.
+        why: Option<String>,
+    },
+    /// More is taken from the link: what was received and not consumed, and what follows.
+    Resume(LinkId),
+    /// Call [`Flusher::flush`], and give it back with [`Member::flushed`].
+    Flush(Flusher),
+    /// Clients may be served from now on: everything known to be committed is applied.
+    Serve(Standing),
+    /// Nobody may be served any more. Writes that were not applied have an unknown outcome.
+    Stop(StopReason),
+    /// This tree takes the place of the one there is: a state received from the leader.
+    Tree(Box<Tree>),
+    /// The oldest sync asked for here ([`Member::sync`]) is answered.
+    Synced,
+    /// The process must end.
+    Failed(MemberError),
+}
+
+/// What became of received bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// So many are done with; the rest is to be given again, with what follows it.
+    pub consumed: usize,
+    /// Nothing more is taken from the link before [`Output::Resume`].
+    pub hold: bool,
+}
+
+impl Received {
+    const fn some(consumed: usize) -> Received {
+        Received { consumed, hold: false }
+    }
+
+    const fn all(bytes: &[u8]) -> Received {
+        Received::some(bytes.len())
+    }
+}
+
+/// Why nobody is served.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StopReason {
+    /// As a leader.
+    #[error("this server stops leading: {0}")]
+    Leader(#[from] GiveUpReason),
+    /// As a learner.
+    #[error("this server leaves its leader: {0}")]
+    Learner(#[from] LearnerError),
+    /// The connection to the leader broke, or could not be made.
+    #[error("no connection with the leader, server {}", .0.0)]
+    LeaderGone(ServerId),
+    /// A message that is none.
+    #[error("the leader sends what cannot be read: {0}")]
+    Garbage(#[from] PeerError),
+    /// A state that cannot be used.
+    #[error("the state that the leader sends cannot be used: {0}")]
+    BadState(Arc<SnapStreamError>),
+    /// The disk is full, and a leader must be able to write.
+    #[error("there is no space for the log")]
+    NoSpace,
+}
+
+/// Why a node must stop.
+#[derive(Debug, Error)]
+pub enum MemberError {
+    /// The log.
+    #[error("{0}")]
+    Log(#[from] LogError),
+    /// The superblock.
+    #[error("{0}")]
+    Superblock(#[from] SuperblockError),
+    /// A cut that could not be made.
+    #[error("{0}")]
+    Truncate(#[from] TruncateError),
+    /// A state that could not take the log's place.
+    #[error("{0}")]
+    Reset(#[from] ResetError),
+    /// A received state that could not be stored.
+    #[error("{0}")]
+    Snapshot(#[from] SnapshotFailed),
+    /// Two histories.
+    #[error("{0}: nothing is changed; compare the members with `zabra recover`")]
+    History(LearnerError),
+}
+
+/// Who makes transactions of requests, and keeps sessions: is told what peers send for it.
+pub trait Host {
+    /// A learner's client wants to write. This server leads, and serves.
+    fn request(&mut self, link: LinkId, request: &ForwardedRequest<'_>, ids: &AuthIds<'_>);
+    /// A learner has heard of a session.
+    fn touched(&mut self, touch: Touch);
+    /// A session's client has come to a learner: is it alive? If so, it is the learner's from now on.
+    fn revalidate(&mut self, link: LinkId, touch: Touch) -> bool;
+    /// The leader's answer to [`Member::revalidate`].
+    fn revalidated(&mut self, session: SessionId, valid: bool);
+    /// Append the sessions heard of since the last call, for the leader.
+    fn put_touches(&mut self, out: &mut Vec<u8>);
+}
+
+/// What a member is doing.
+#[derive(Debug)]
+enum Role {
+    /// The log is being made durable before this server votes (M3).
+    Settling,
+    Looking,
+    Leading(Box<Leading>),
+    Learning(Box<Learning>),
+    /// M6.
+    Failed,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Member {
+    options: MemberOptions,
+    electorate: Electorate,
+    election: Election,
+    election_timer: Option<MonoMs>,
+    role: Role,
+    storage: Storage,
+    positions: Positions,
+    recent: Recent,
+    links: BTreeMap<LinkId, Link>,
+    link_last: u64,
+    /// When everything up to here is applied, clients may be served.
+    serve_at: Option<Zxid>,
+    serving: bool,
+    /// Images of the tree that nobody wants any more.
+    abandoned: Vec<Box<SnapSource>>,
+    outputs: VecDeque<Output>,
+}
+
+/// [`MemberStorage`] while flushes come and go.
+#[derive(Debug)]
+struct Storage {
+    appender: Appender,
+    flusher: Option<Flusher>,
+    reader: LogReader,
+    dir: NodeDir,
+    snapshots: SnapshotStore,
+}
+
+impl Member {
+    /// A member that has just been recovered: `applied` is what its tree holds. It starts to look for a leader.
+    #[must_use]
+    pub fn new(now: MonoMs, options: MemberOptions, storage: MemberStorage, applied: Zxid) -> Member {
+        let electorate = Electorate::new(Arc::clone(&options.config), None);
+        let last = storage.appender.last_zxid();
+        let MemberStorage { appender, flusher, reader, dir, snapshots } = storage;
+        let mut member = Member {
+            election: Election::new(options.me, electorate.clone(), options.election),
+            electorate,
+            options,
+            election_timer: None,
+            role: Role::Settling,
+            storage: Storage { appender, flusher: Some(flusher), reader, dir, snapshots },
+            positions: Positions::new(last, applied),
+            recent: Recent::new(last),
+            links: BTreeMap::new(),
+            link_last: 0,
+            serve_at: None,
+            serving: false,
+            abandoned: Vec::new(),
+            outputs: VecDeque::new(),
+        };
+        member.settle(now);
+        member
+    }
+
+    /// The next thing to do; `None` when all is done.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Member::timer`] is due; `None` is never.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<MonoMs> {
+        let role = match &self.role {
+            Role::Leading(leading) => leading.next_timer(),
+            Role::Learning(learning) => Some(learning.next_timer()),
+            Role::Settling | Role::Looking | Role::Failed => None,
+        };
+        [self.election_timer, role].into_iter().flatten().min()
+    }
+
+    /// The time asked for may have come.
+    pub fn timer(&mut self, now: MonoMs) {
+        if self.election_timer.is_some_and(|at| at <= now) {
+            self.election_timer = None;
+            self.elect(now, election::Input::Timer);
+        }
+        match &self.role {
+            Role::Leading(_) => self.lead_timer(now),
+            Role::Learning(_) => self.learn_timer(now),
+            Role::Settling | Role::Looking | Role::Failed => {}
+        }
+    }
+
+    // --- What others may know ---
+
+    /// How far this member is.
+    #[must_use]
+    pub const fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    /// Accepted and current epoch, durable.
+    #[must_use]
+    pub fn epochs(&self) -> (Epoch, Epoch) {
+        let superblock = self.storage.dir.superblock();
+        (superblock.epoch_accepted, superblock.epoch_current)
+    }
+
+    /// What this server is, while it may serve.
+    #[must_use]
+    pub fn standing(&self) -> Option<Standing> {
+        if !self.serving {
+            return None;
+        }
+        match &self.role {
+            Role::Leading(leading) => leading.epoch().map(|epoch| Standing::Leading { epoch }),
+            Role::Learning(learning) => learning.epoch().map(|epoch| {
+                let observer = !self.electorate.is_voter(self.options.me);
+                Standing::Learning { leader: learning.leader_id(), epoch, observer }
+            }),
+            Role::Settling | Role::Looking | Role::Failed => None,
+        }
+    }
+
+    /// What this server does in the election's eyes.
+    #[must_use]
+    pub fn peer_state(&self) -> PeerState {
+        self.election.state().unwrap_or(PeerState::Looking)
+    }
+
+    /// Voters not heard of in an election that goes on.
+    #[must_use]
+    pub fn unheard(&self) -> Vec<ServerId> {
+        self.election.unheard().into_iter().collect()
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub const fn config(&self) -> &Arc<QuorumConfig> {
+        self.electorate.current()
+    }
+
+    /// Identity of this node's data directory.
+    #[must_use]
+    pub fn node_id(&self) -> u64 {
+        self.storage.dir.superblock().node_id
+    }
+
+    // --- Election ---
+
+    /// A peer said something on the election port.
+    pub fn notice(&mut self, now: MonoMs, from: ServerId, notice: Notice) {
+        self.elect(now, election::Input::Notice { from, notice });
+    }
+
+    /// A new connection with a peer stands on the election port.
+    pub fn peer_up(&mut self, now: MonoMs, peer: ServerId) {
+        self.elect(now, election::Input::PeerUp(peer));
+    }
+
+    /// A peer is gone from the election port, and cannot be connected to.
+    pub fn peer_down(&mut self, now: MonoMs, peer: ServerId) {
+        self.elect(now, election::Input::PeerDown(peer));
+        if let Role::Learning(learning) = &self.role
+            && learning.waits_for_connection()
+            && learning.leader_id() == peer
+        {
+            self.look(now, StopReason::LeaderGone(peer));
+        }
+    }
+
+    fn elect(&mut self, now: MonoMs, input: election::Input) {
+        if matches!(self.role, Role::Failed) {
+            return;
+        }
+        self.election.handle(now, input);
+        while let Some(output) = self.election.poll() {
+            match output {
+                election::Output::Send { to, notice } => {
+                    self.outputs.push_back(Output::Notice { to, notice })
+                }
+                election::Output::Reconnect => self.outputs.push_back(Output::Reconnect),
+                election::Output::Timer(at) => self.election_timer = at,
+                election::Output::Decided(decision) => match decision.state {
+                    PeerState::Leading => self.lead(now),
+                    _ => self.follow(now, decision.vote.leader),
+                },
+                // A hint, which the leader's own limits make good on.
+                election::Output::Deserted { .. } => {}
+                election::Output::Adopted(config) => {
+                    self.electorate.adopt(config);
+                }
+            }
+        }
+    }
+
+    /// Ends what this server was doing and looks for a leader.
+    fn look(&mut self, now: MonoMs, why: StopReason) {
+        if matches!(self.role, Role::Failed) {
+            return;
+        }
+        self.end_role();
+        self.role = Role::Settling;
+        self.outputs.push_back(Output::Stop(why));
+        self.settle(now);
+    }
+
+    /// M4.
+    fn end_role(&mut self) {
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        links.into_iter().for_each(|link| self.close(link, None));
+        if let Role::Learning(learning) = std::mem::replace(&mut self.role, Role::Settling) {
+            learning.end(&mut self.recent);
+        }
+        (self.serve_at, self.serving) = (None, false);
+    }
+
+    /// M3.
+    fn settle(&mut self, now: MonoMs) {
+        if !matches!(self.role, Role::Settling) {
+            return;
+        }
+        if !self.positions.is_flushed() {
+            return self.flush();
+        }
+        if self.storage.flusher.is_none() {
+            return;
+        }
+        self.role = Role::Looking;
+        let zxid = if self.electorate.is_voter(self.options.me) {
+            self.positions.appended().to_wire()
+        } else {
+            NO_ZXID
+        };
+        let epoch = i64::from(self.epochs().1.0);
+        self.elect(now, election::Input::Start { zxid, epoch });
+    }
+
+    // --- Links ---
+
+    /// Somebody has connected to the quorum port.
+    pub fn accepted(&mut self) -> LinkId {
+        let link = self.next_link();
+        let parked = self.links.values().filter(|link| matches!(link.kind, Kind::Parked)).count();
+        match &self.role {
+            Role::Settling | Role::Looking | Role::Leading(_) if parked < PARKED_LINKS_MAX => {
+                self.links.insert(link, Link::new(Kind::Parked));
+            }
+            // It takes this server for a leader, which it is not: it must look again.
+            _ => self.outputs.push_back(Output::Close { link, why: None }),
+        }
+        link
+    }
+
+    /// The connection asked for stands.
+    pub fn connected(&mut self, now: MonoMs, link: LinkId) {
+        if let Role::Learning(learning) = &mut self.role
+            && learning.link() == link
+        {
+            self.links.insert(link, Link::new(Kind::Leader));
+            self.learn(now, crate::zab::learner::Input::Opened);
+        } else {
+            self.outputs.push_back(Output::Close { link, why: None });
+        }
+    }
+
+    /// The connection is closed, broken, or could not be made.
+    pub fn closed(&mut self, now: MonoMs, link: LinkId) {
+        self.forget(link);
+        match &self.role {
+            Role::Leading(_) => self.lead_input(now, crate::zab::leader::Input::Left(link)),
+            Role::Learning(learning) if learning.link() == link => self.leader_lost(now),
+            _ => {}
+        }
+    }
+
+    /// Bytes that came on the link, from the first that is not consumed yet.
+    pub fn receive(&mut self, now: MonoMs, link: LinkId, bytes: &[u8], host: &mut impl Host) -> Received {
+        let Some(held) = self.links.get(&link) else { return Received::all(bytes) };
+        match (&held.kind, &self.role) {
+            (Kind::Leader, _) => self.receive_from_leader(now, link, bytes, host),
+            (_, Role::Leading(_)) => Received::some(self.receive_from_learner(now, link, bytes, host)),
+            (Kind::Parked, _) => Received { consumed: 0, hold: true },
+            (Kind::Learner(_), _) => unreachable!("M4: links of learners are closed with the leadership"),
+        }
+    }
+
+    /// Connections that have something to send.
+    pub fn waiting(&self) -> impl Iterator<Item = LinkId> + '_ {
+        self.links.iter().filter(|(_, link)| !link.out.waiting().is_empty()).map(|(id, _)| *id)
+    }
+
+    /// What is to be sent on the link.
+    #[must_use]
+    pub fn output(&self, link: LinkId) -> &[u8] {
+        self.links.get(&link).map_or(&[], |link| link.out.waiting())
+    }
+
+    /// So many bytes of [`Member::output`] were sent.
+    pub fn sent(&mut self, link: LinkId, count: usize) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.out.consume(count);
+        }
+    }
+
+    fn next_link(&mut self) -> LinkId {
+        self.link_last += 1;
+        LinkId(self.link_last)
+    }
+
+    fn close(&mut self, link: LinkId, why: Option<String>) {
+        self.forget(link);
+        self.outputs.push_back(Output::Close { link, why });
+    }
+
+    fn forget(&mut self, link: LinkId) {
+        if let Some(Link { kind: Kind::Learner(feed), .. }) = self.links.remove(&link)
+            && let link::Source::Snap(Some(source)) = feed.source
+        {
+            self.abandoned.push(source);
+        }
+    }
+
+    // --- The disk ---
+
+    /// Ends a round of calls: what was received is appended, and made durable. Call it when nothing more is at hand, so that one flush
+    /// serves for all that came together.
+    pub fn finish_round(&mut self, now: MonoMs) {
+        self.append_received(now);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        if !self.positions.is_flushed()
+            && !matches!(self.role, Role::Failed)
+            && let Some(flusher) = self.storage.flusher.take()
+        {
+            self.outputs.push_back(Output::Flush(flusher));
+        }
+    }
+
+    /// A flush asked for is over.
+    pub fn flushed(&mut self, now: MonoMs, flusher: Flusher, result: Result<Durable, LogError>) {
+        self.storage.flusher = Some(flusher);
+        if matches!(self.role, Role::Failed) {
+            return;
+        }
+        match result {
+            Ok(durable) => self.positions.flush(durable.zxid),
+            Err(error) => return self.fail(error.into()),
+        }
+        let durable = self.positions.durable();
+        match &self.role {
+            Role::Settling => self.settle(now),
+            Role::Leading(leading) if leading.is_established() => {
+                self.lead_input(now, crate::zab::leader::Input::Durable(durable));
+            }
+            Role::Learning(_) => self.learn(now, crate::zab::learner::Input::Durable(durable)),
+            Role::Leading(_) | Role::Looking | Role::Failed => {}
+        }
+    }
+
+    /// Gives up for good (M6).
+    fn fail(&mut self, error: MemberError) {
+        if matches!(self.role, Role::Failed) {
+            return;
+        }
+        self.end_role();
+        self.role = Role::Failed;
+        self.outputs.push_back(Output::Failed(error));
+    }
+
+    /// Notes down durably where the log ends and how far it is committed. For a clean stop, when nothing is called any more.
+    ///
+    /// # Errors
+    /// The next start treats this life as one that crashed.
+    pub fn stop(mut self) -> Result<(), MemberError> {
+        if matches!(self.role, Role::Failed) {
+            return Ok(());
+        }
+        let Some(mut flusher) = self.storage.flusher.take() else { return Ok(()) };
+        let end = flusher.flush()?;
+        Ok(self.storage.dir.clean_stop(end.pos, self.positions.applied())?)
+    }
+
+    // --- Applying ---
+
+    /// Something may be applied.
+    #[must_use]
+    pub fn has_to_apply(&self) -> bool {
+        self.positions.applied() < self.may_apply() && !matches!(self.role, Role::Failed)
+    }
+
+    /// Gives `apply` what is committed and durable and was not applied yet, in order, at most `txns_max` transactions; returns how many.
+    ///
+    /// # Errors
+    /// What `apply` returned: then nothing may be applied any more.
+    pub fn apply<E>(
+        &mut self,
+        txns_max: usize,
+        apply: impl FnMut(Zxid, &[u8]) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        if !self.has_to_apply() {
+            return Ok(0);
+        }
+        let count = self.apply_some(txns_max, apply)?;
+        if let Some(at) = self.serve_at
+            && self.positions.applied() >= at
+        {
+            self.serve_at = None;
+            self.serve();
+        }
+        Ok(count)
+    }
+
+    fn serve_from(&mut self, zxid: Zxid) {
+        if self.positions.applied() >= zxid {
+            self.serve();
+        } else {
+            self.serve_at = Some(zxid);
+        }
+    }
+
+    fn serve(&mut self) {
+        self.serving = true;
+        let standing = self.standing().expect("a role that serves has an epoch");
+        self.outputs.push_back(Output::Serve(standing));
+    }
+
+    /// Feeds learners that are behind, and installs a received state; a little at a time. True when there is more to do at once.
+    pub fn work(&mut self, now: MonoMs, tree: &impl SharedTree) -> bool {
+        for source in self.abandoned.drain(..) {
+            source.abort(tree);
+        }
+        match &self.role {
+            Role::Leading(_) => self.feed_all(now, tree),
+            Role::Learning(_) => self.install_step(now),
+            Role::Settling | Role::Looking | Role::Failed => false,
+        }
+    }
+
+    /// An empty buffer for transactions.
+    pub fn group(&mut self) -> Group {
+        self.recent.take_buffer()
+    }
+
+    /// Most bytes that a group may have.
+    #[must_use]
+    pub fn group_bytes_max(&self) -> u64 {
+        self.storage.appender.group_bytes_max()
+    }
+}
