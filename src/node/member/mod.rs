@@ -252,7 +252,7 @@ pub struct Member {
     serve_at: Option<Zxid>,
     serving: bool,
     /// Images of the tree that nobody wants any more.
-    abandoned: Vec<Box<SnapSource>>,
+    abandoned: Vec<SnapSource>,
     outputs: VecDeque<Output>,
 }
 
@@ -548,7 +548,7 @@ impl Member {
         if let Some(Link { kind: Kind::Learner(feed), .. }) = self.links.remove(&link)
             && let link::Source::Snap(Some(source)) = feed.source
         {
-            self.abandoned.push(source);
+            self.abandoned.push(*source);
         }
     }
 
