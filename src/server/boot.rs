@@ -85,6 +85,7 @@ impl Finish {
 /// Recovers the data directory of `config`.
 pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
     let started = Instant::now();
+    anyhow::ensure!(config.ensemble.is_none(), "ensembles are not there yet: give one server line, or none");
     inspect_data_dirs(&config.data_dir, &config.data_log_dir, config.data_dir_autocreate)?;
     let places = NodePlaces {
         data: config.data_dir.join(ZABRA_FOLDER),

@@ -11,6 +11,7 @@
 
 mod build;
 mod data_dir;
+mod ensemble;
 mod problem;
 mod properties;
 mod servers;
@@ -30,6 +31,7 @@ use crate::base::ServerId;
 use super::fourletter::Whitelist;
 
 pub use data_dir::{DataDirError, DataDirState, LOG_FOLDER, ZABRA_FOLDER, inspect_data_dirs};
+pub use ensemble::EnsembleConfig;
 pub use problem::{ConfigError, Origin, Problem, Warning};
 
 /// Largest configuration file that is read; a real one has a few KiB.
@@ -56,9 +58,6 @@ const _: () = assert!(
     "every allowed jute.maxbuffer fits into a default segment"
 );
 
-/// Said wherever a file asks for more than one server.
-const NO_ENSEMBLE: &str = "this version runs a single server, ensembles come with a later one";
-
 /// Everything an operator can choose. Field names carry the unit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -72,8 +71,10 @@ pub struct Config {
     pub data_log_dir: PathBuf,
     /// Create missing data directories.
     pub data_dir_autocreate: bool,
-    /// From `myid`, or from the only `server.N` line; `None` for a plain standalone server.
+    /// From `myid`, or from the only `server.N` line; `None` for a server alone that has neither.
     pub server_id: Option<ServerId>,
+    /// The other servers; `None` for a server alone.
+    pub ensemble: Option<EnsembleConfig>,
     /// The basic unit of time, which session expiry is rounded up to.
     pub tick_ms: u32,
     /// Shortest session timeout a client can get.

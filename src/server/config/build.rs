@@ -8,8 +8,9 @@ use crate::base::limits::FRAME_BYTES_MAX_DEFAULT;
 use crate::node::snapshot::CHUNK_BYTES_DEFAULT;
 
 use super::super::fourletter::Whitelist;
+use super::ensemble::{self, Place};
 use super::problem::{ConfigError, Origin};
-use super::servers::{self, ServerLine};
+use super::servers;
 use super::settings::Settings;
 use super::{
     Config, LOG_SEGMENT_BYTES_DEFAULT, LOG_SEGMENT_BYTES_MAX, LOG_SEGMENT_BYTES_MIN, LOG_SEGMENT_BYTES_SPARE,
@@ -51,7 +52,8 @@ pub(super) fn build(
     }
 }
 
-fn required(path: &Path, files: ReadFile<'_>) -> Result<Vec<u8>, ConfigError> {
+/// The bytes of a file that must be there.
+pub(super) fn required(path: &Path, files: ReadFile<'_>) -> Result<Vec<u8>, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
     files(path).map_err(failed)?.ok_or_else(|| failed(io::Error::from(io::ErrorKind::NotFound)))
 }
@@ -59,18 +61,20 @@ fn required(path: &Path, files: ReadFile<'_>) -> Result<Vec<u8>, ConfigError> {
 fn assemble(s: &mut Settings, file: Option<&Path>, files: ReadFile<'_>) -> Result<Config, ConfigError> {
     let data_dir = data_dir(s, file);
     let my_id = my_id(s, &data_dir, files)?;
-    let line = server_line(s, file, my_id, files)?;
+    let roster = servers::roster(s, file, files);
     let tick_ms = s.int("tickTime", TICK_MS_DEFAULT);
+    let place = ensemble::place(s, &roster, my_id, &data_dir, u32::try_from(tick_ms).unwrap_or(u32::MAX));
     let (session_timeout_ms_min, session_timeout_ms_max) = session_timeouts(s, tick_ms);
     let frame_bytes_max = s.int("jute.maxbuffer", FRAME_BYTES_MAX_DEFAULT as i64) as usize;
     let read_only_mode = s.flag("readonlymode.enabled", false);
     Ok(Config {
-        listen: listen(s, file, line.as_ref()),
+        listen: listen(s, file, &place),
         listen_backlog: positive(s.int("clientPortListenBacklog", -1)),
         data_log_dir: s.text("dataLogDir").map_or_else(|| data_dir.clone(), PathBuf::from),
         data_dir,
         data_dir_autocreate: s.flag("datadir.autocreate", true),
-        server_id: my_id.or(line.map(|l| l.id)),
+        server_id: my_id.or(place.line.map(|line| line.id)),
+        ensemble: place.ensemble,
         tick_ms: u32::try_from(tick_ms).unwrap_or(u32::MAX),
         session_timeout_ms_min,
         session_timeout_ms_max,
@@ -127,72 +131,10 @@ fn my_id(s: &mut Settings, data_dir: &Path, files: ReadFile<'_>) -> Result<Optio
     }
 }
 
-/// The only `server.N` line, from the file itself or from the dynamic file it names.
-fn server_line(
-    s: &mut Settings,
-    file: Option<&Path>,
-    my_id: Option<ServerId>,
-    files: ReadFile<'_>,
-) -> Result<Option<ServerLine>, ConfigError> {
-    let mut found = lines_of(s);
-    if let Some(dynamic) = s.text("dynamicConfigFile").map(PathBuf::from) {
-        if let Some((origin, key)) = found.first().map(|(_, o, k)| (o.clone(), k.clone())) {
-            s.wrong(origin, &key, None, "server lines only in the file that dynamicConfigFile names");
-        }
-        let mut other = Settings::default();
-        match required(&dynamic, files) {
-            Ok(text) => {
-                other.add_file(&dynamic, &text);
-                found = lines_of(&mut other);
-                s.problems.append(&mut other.problems);
-            }
-            Err(error) => {
-                let key = "dynamicConfigFile";
-                let expected = format!("a file that can be read: {error}");
-                s.wrong(s.origin(key), key, Some(&dynamic.display().to_string()), &expected);
-            }
-        }
-    }
-    let standalone_enabled = s.flag("standaloneEnabled", true);
-    let lines: Vec<ServerLine> = found.iter().map(|(line, ..)| line.clone()).collect();
-    if let Some((_, origin, key)) = found.iter().find(|(line, ..)| line.secure) {
-        s.wrong(
-            origin.clone(),
-            key,
-            Some("a secure client port"),
-            "no secure client port: TLS is not there yet",
-        );
-    }
-    servers::only_one(&lines, standalone_enabled, my_id).or_else(|expected| {
-        let whole = file.map_or(Origin::Flag, |f| Origin::File { path: f.to_owned(), line: 0 });
-        let (origin, key) =
-            found.last().map_or((whole, "server.N".to_owned()), |(_, o, k)| (o.clone(), k.clone()));
-        s.wrong(origin, &key, None, &expected);
-        Ok(None)
-    })
-}
-
-/// Every `server.N` line that can be read, with origin and key; complains about the others.
-fn lines_of(s: &mut Settings) -> Vec<(ServerLine, Origin, String)> {
-    let raw: Vec<_> = s.family("server.").map(|(n, v, o)| (n.to_owned(), v.to_owned(), o.clone())).collect();
-    let mut lines = Vec::new();
-    for (number, value, origin) in raw {
-        let key = format!("server.{number}");
-        // `server.realm` and `server.principal` are rows of their own, about SASL.
-        if number == "realm" || number == "principal" {
-            continue;
-        }
-        match servers::parse(&number, &value) {
-            Ok(line) => lines.push((line, origin, key)),
-            Err(expected) => s.wrong(origin, &key, Some(&value), &expected),
-        }
-    }
-    lines
-}
-
-fn listen(s: &mut Settings, file: Option<&Path>, line: Option<&ServerLine>) -> ListenAddress {
-    let from_line = line.and_then(|l| l.client.clone());
-    let from_keys = keys_listen(s, file, from_line.is_none());
+fn listen(s: &mut Settings, file: Option<&Path>, place: &Place) -> ListenAddress {
+    let client = place.line.as_ref().and_then(|line| line.member.client.clone());
+    let from_line = client.map(|c| ListenAddress { host: c.host, port: c.port });
+    let from_keys = keys_listen(s, file, from_line.is_none() && !place.unclear);
     match (from_line, from_keys) {
         (Some(a), Some(b)) if s.text("clientPort").is_some() && a.port != b.port => {
             let expected = format!("{}, the client port of the server line, or no clientPort at all", a.port);

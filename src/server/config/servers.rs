@@ -1,88 +1,190 @@
-//! `server.N` lines and `myid`: who is in the ensemble. This version runs a single server; more than one is refused clearly.
+//! `server.N`, `group.G` and `weight.N` lines, from the file itself or from the dynamic file it names, and `myid`.
 //!
-//! The value of a line is a [`Member`].
+//! The value of a server line is a [`Member`].
+//!
+//! - L1: with `dynamicConfigFile`, these lines stand in that file and in no other, and nothing else stands there.
+//! - L2: the version of a dynamic file is what its name ends in (`zoo.cfg.dynamic.100000000`, hexadecimal), else 0.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use crate::base::ServerId;
 use crate::wire::quorum_config::Member;
 
-use super::{ListenAddress, NO_ENSEMBLE};
+use super::ReadFile;
+use super::build::required;
+use super::problem::Origin;
+use super::settings::Settings;
 
-/// What one `server.N` line says, as far as a single server needs it.
+/// Families of keys that say who is in the ensemble.
+const FAMILIES: [&str; 3] = ["server.", "group.", "weight."];
+
+/// What one `server.N` line says, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ServerLine {
-    pub(crate) id: ServerId,
-    pub(crate) observer: bool,
-    /// From behind the first `;`.
-    pub(crate) client: Option<ListenAddress>,
-    /// Something stands behind the second `;`.
-    pub(crate) secure: bool,
+pub(super) struct ServerLine {
+    pub(super) id: ServerId,
+    pub(super) member: Member,
+    pub(super) origin: Origin,
+    pub(super) key: String,
+}
+
+/// Which group each server is in, and the weights that are given.
+pub(super) type Hierarchy = (BTreeMap<ServerId, i64>, BTreeMap<ServerId, u64>);
+
+/// All lines that can be read; the others have been complained about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Roster {
+    /// One for each id, in the order of the keys.
+    pub(super) lines: Vec<ServerLine>,
+    /// `Some` with any group or weight line.
+    pub(super) hierarchy: Option<Hierarchy>,
+    /// Of the configuration; 0 unless a dynamic file's name has one.
+    pub(super) version: i64,
+    /// The file as a whole, for what is missing in it.
+    pub(super) whole: Origin,
+}
+
+impl Roster {
+    /// The last server line: what is wrong with all of them together is said there.
+    pub(super) fn origin(&self) -> Origin {
+        self.lines.last().map_or_else(|| self.whole.clone(), |line| line.origin.clone())
+    }
+}
+
+/// Reads all lines about who is in the ensemble.
+pub(super) fn roster(s: &mut Settings, file: Option<&Path>, files: ReadFile<'_>) -> Roster {
+    let whole = file.map_or(Origin::Flag, |f| Origin::File { path: f.to_owned(), line: 0 });
+    let Some(dynamic) = s.text("dynamicConfigFile").map(PathBuf::from) else {
+        return Roster { lines: lines(s), hierarchy: hierarchy(s), version: 0, whole };
+    };
+    refuse_members_here(s);
+    match required(&dynamic, files) {
+        Ok(text) => s.add_lines(&dynamic, &text, refuse_in_dynamic),
+        Err(error) => {
+            let key = "dynamicConfigFile";
+            let expected = format!("a file that can be read: {error}");
+            s.wrong(s.origin(key), key, Some(&dynamic.display().to_string()), &expected);
+        }
+    }
+    Roster { lines: lines(s), hierarchy: hierarchy(s), version: version_of(&dynamic), whole }
+}
+
+/// `server.realm` and `server.principal` are rows of their own, about SASL.
+fn is_sasl(name: &str) -> bool {
+    matches!(name, "server.realm" | "server.principal")
+}
+
+/// Is `name` a key of a dynamic file?
+fn is_member_key(name: &str) -> bool {
+    !is_sasl(name) && FAMILIES.iter().any(|family| name.starts_with(family))
+}
+
+fn refuse_members_here(s: &mut Settings) {
+    let found: Option<(String, Origin)> =
+        s.names().find(|(name, _)| is_member_key(name)).map(|(n, o)| (n.to_owned(), o.clone()));
+    if let Some((key, origin)) = found {
+        let expected = "server, group and weight lines only in the file that dynamicConfigFile names";
+        s.wrong(origin, &key, None, expected);
+    }
+}
+
+/// What is expected instead of a key that does not belong into a dynamic file.
+fn refuse_in_dynamic(key: &str) -> Option<String> {
+    match key {
+        _ if is_member_key(key) => None,
+        "version" => Some("no version inside the file: it stands at the end of the file's name".to_owned()),
+        _ => Some("only server, group and weight lines in a dynamic configuration file".to_owned()),
+    }
+}
+
+/// Hexadecimal behind the last dot of the name.
+fn version_of(path: &Path) -> i64 {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    i64::from_str_radix(ending, 16).unwrap_or(0)
+}
+
+/// A family's keys without the family's name.
+fn family(s: &Settings, prefix: &'static str) -> Vec<(String, String, Origin)> {
+    s.family(prefix).map(|(n, v, o)| (n.to_owned(), v.to_owned(), o.clone())).collect()
+}
+
+fn lines(s: &mut Settings) -> Vec<ServerLine> {
+    let mut lines: Vec<ServerLine> = Vec::new();
+    for (number, value, origin) in family(s, "server.") {
+        let key = format!("server.{number}");
+        if is_sasl(&key) {
+            continue;
+        }
+        match parse(&number, &value) {
+            Ok((id, _)) if lines.iter().any(|line| line.id == id) => {
+                s.wrong(origin, &key, None, &format!("one line for server {}", id.0));
+            }
+            Ok((_, member)) if member.secure_client.is_some() => {
+                let found = Some("a secure client port");
+                s.wrong(origin, &key, found, "no secure client port: TLS is not there yet");
+            }
+            Ok((id, member)) => lines.push(ServerLine { id, member, origin, key }),
+            Err(expected) => s.wrong(origin, &key, Some(&value), &expected),
+        }
+    }
+    lines
+}
+
+fn hierarchy(s: &mut Settings) -> Option<Hierarchy> {
+    let (groups, weights) = (family(s, "group."), family(s, "weight."));
+    if groups.is_empty() && weights.is_empty() {
+        return None;
+    }
+    let (mut group_of, mut weight_of) = (BTreeMap::new(), BTreeMap::new());
+    for (number, value, origin) in groups {
+        let key = format!("group.{number}");
+        let Ok(group) = number.parse::<i64>() else {
+            s.wrong(origin, &key, None, "group.G with a whole number G");
+            continue;
+        };
+        for id in value.split(':') {
+            match id.trim().parse().map(ServerId) {
+                Ok(id) if group_of.insert(id, group).is_some() => {
+                    s.wrong(
+                        origin.clone(),
+                        &key,
+                        Some(&value),
+                        &format!("server {} in one group only", id.0),
+                    );
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    s.wrong(origin.clone(), &key, Some(&value), "numbers of servers with : between them")
+                }
+            }
+        }
+    }
+    for (number, value, origin) in weights {
+        // The value's shape was checked when it was added.
+        match (number.parse().map(ServerId), super::value::int(&value)) {
+            (Ok(id), Some(weight)) => drop(weight_of.insert(id, weight.unsigned_abs())),
+            _ => s.wrong(origin, &format!("weight.{number}"), None, "weight.N with the number N of a server"),
+        }
+    }
+    Some((group_of, weight_of))
 }
 
 /// Reads one line. The error says what is expected.
-pub(crate) fn parse(id: &str, value: &str) -> Result<ServerLine, String> {
+fn parse(id: &str, value: &str) -> Result<(ServerId, Member), String> {
     let id = id.parse::<i64>().map(ServerId).map_err(|_| "server.N with a whole number N".to_owned())?;
-    let member = Member::parse(value).map_err(|e| e.to_string())?;
-    let observer = member.is_observer();
-    let client = member.client.map(|c| ListenAddress { host: c.host, port: c.port });
-    Ok(ServerLine { id, observer, client, secure: member.secure_client.is_some() })
+    Member::parse(value).map(|member| (id, member)).map_err(|e| e.to_string())
 }
 
 /// First line of `myid`.
-pub(crate) fn parse_myid(bytes: &[u8]) -> Result<ServerId, String> {
+pub(super) fn parse_myid(bytes: &[u8]) -> Result<ServerId, String> {
     let text = String::from_utf8_lossy(bytes);
     let line = text.lines().next().unwrap_or_default().trim();
     line.parse::<i64>().map(ServerId).map_err(|_| line.chars().take(40).collect())
 }
 
-/// The one server this is, if any line names it; the error says what is expected.
-pub(crate) fn only_one(
-    lines: &[ServerLine],
-    standalone_enabled: bool,
-    my_id: Option<ServerId>,
-) -> Result<Option<ServerLine>, String> {
-    let Some(line) = lines.first() else {
-        return if standalone_enabled {
-            Ok(None)
-        } else {
-            Err(format!("standaloneEnabled=true when there is no server line; {NO_ENSEMBLE}"))
-        };
-    };
-    if lines.len() > 1 {
-        return Err(format!("at most one server line, found {}; {NO_ENSEMBLE}", lines.len()));
-    }
-    if line.observer {
-        return Err("a participant: an observer cannot be alone".to_owned());
-    }
-    if !standalone_enabled {
-        return Err(format!("standaloneEnabled=true; {NO_ENSEMBLE}"));
-    }
-    match my_id {
-        Some(id) if id != line.id => {
-            Err(format!("the number that stands in myid, which is {}, not {}", id.0, line.id.0))
-        }
-        _ => Ok(Some(line.clone())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn client(text: &str) -> Option<(Option<String>, u16)> {
-        parse("1", text).unwrap().client.map(|c| (c.host, c.port))
-    }
-
-    #[test]
-    fn server_lines_of_every_form() {
-        assert_eq!(client("h:2888:3888"), None);
-        assert_eq!(client("h:2888:3888;2181"), Some((None, 2181)));
-        assert_eq!(client("h:2888:3888:participant;10.0.0.1:2181"), Some((Some("10.0.0.1".into()), 2181)));
-        assert_eq!(client("[::1]:2888:3888;[::1]:2181"), Some((Some("::1".into()), 2181)));
-        assert_eq!(client("a:1:2|b:1:2;2181"), Some((None, 2181)));
-        assert!(parse("1", "h:1:2:OBSERVER").unwrap().observer);
-        assert!(parse("1", "h:1:2;2181;2281").unwrap().secure);
-        assert!(parse("1", "h:1:2;;2281").unwrap().client.is_none());
-    }
 
     #[test]
     fn server_lines_that_are_wrong_say_what_is_expected() {
@@ -92,16 +194,15 @@ mod tests {
     }
 
     #[test]
-    fn more_than_one_server_is_refused_and_one_must_be_the_right_one() {
-        let line = |id: &str| parse(id, "h:1:2;2181").unwrap();
-        assert_eq!(only_one(&[], true, None), Ok(None));
-        assert!(only_one(&[], false, None).is_err());
-        assert_eq!(only_one(&[line("1")], true, None), Ok(Some(line("1"))));
-        assert_eq!(only_one(&[line("1")], true, Some(ServerId(1))), Ok(Some(line("1"))));
-        assert!(only_one(&[line("1")], true, Some(ServerId(2))).is_err());
-        assert!(only_one(&[line("1")], false, None).is_err());
-        assert!(only_one(&[line("1"), line("2")], true, None).unwrap_err().contains("ensembles"));
-        assert!(only_one(&[parse("1", "h:1:2:observer").unwrap()], true, None).is_err());
+    fn the_version_is_in_the_name() {
+        for (name, version) in [
+            ("/etc/zoo.cfg.dynamic", 0),
+            ("/etc/zoo.cfg.dynamic.0", 0),
+            ("zoo.cfg.dynamic.100000001", 0x1_0000_0001),
+            ("/e.5/dynamic", 0),
+        ] {
+            assert_eq!(version_of(Path::new(name)), version, "{name}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::problem::{Origin, Problem, Warning};
 use super::properties::{self, BadEscape, Property};
-use super::table::{Effect, Key, Scope};
+use super::table::{ALONE, Effect, Key, Scope};
 use super::value;
 
 /// ZooKeeper's prefix of system properties.
@@ -22,13 +22,22 @@ pub(crate) struct Settings {
 impl Settings {
     /// Adds the lines of a file. A later line wins over an earlier one, as in Java.
     pub(crate) fn add_file(&mut self, path: &Path, bytes: &[u8]) {
+        self.add_lines(path, bytes, |_| None);
+    }
+
+    /// [`Settings::add_file`] for a file that some keys must not be in: `refuse` says what is expected instead of a key.
+    pub(crate) fn add_lines(&mut self, path: &Path, bytes: &[u8], refuse: impl Fn(&str) -> Option<String>) {
         let (properties, bad) = properties::parse(bytes);
         for BadEscape { line, found } in bad {
             let origin = Origin::File { path: path.to_owned(), line };
             self.wrong(origin, "\\u", Some(&found), "\\u with four hexadecimal digits behind it");
         }
         for Property { line, key, value } in properties {
-            self.add(Origin::File { path: path.to_owned(), line }, &key, value);
+            let origin = Origin::File { path: path.to_owned(), line };
+            match refuse(&key) {
+                Some(expected) => self.wrong(origin, &key, None, &expected),
+                None => self.add(origin, &key, value),
+            }
         }
     }
 
@@ -48,7 +57,7 @@ impl Settings {
         let prefixed = key.strip_prefix(JAVA_PREFIX);
         let name = prefixed.unwrap_or(key);
         let Some(row) = Key::find(name) else { return self.unknown(origin, key) };
-        if matches!(origin, Origin::File { .. }) && row.effect == Effect::Honoured {
+        if matches!(origin, Origin::File { .. }) && row.effect.counts() {
             let java_only = row.scope == Scope::Java || prefixed.is_some();
             if java_only {
                 let text = "ZooKeeper takes this only as a Java system property; it counts here all the same";
@@ -73,7 +82,8 @@ impl Settings {
 
     fn judge(&mut self, row: &Key, origin: &Origin, key: &str, name: &str, value: &str) {
         match row.effect {
-            Effect::Honoured => {}
+            // What does nothing on a server alone is said once it is known to be alone.
+            Effect::Honoured | Effect::Ensemble { .. } => {}
             Effect::Inert { quiet, .. } if !quiet.is_empty() && quiet.eq_ignore_ascii_case(value) => {}
             Effect::Inert { why, .. } => self.warn(origin.clone(), key, format!("has no effect: {why}")),
             Effect::Refused { allowed, .. } if !allowed.is_empty() && allowed.eq_ignore_ascii_case(value) => {
@@ -105,9 +115,21 @@ impl Settings {
         self.warnings.push(Warning { origin, key: key.to_owned(), text });
     }
 
+    /// Says of every key that is about several servers that a server alone does not heed it.
+    pub(crate) fn warn_of_ensemble_keys(&mut self) {
+        for (name, (value, origin)) in &self.values {
+            if let Effect::Ensemble { quiet } = Key::known(name).effect
+                && (quiet.is_empty() || !quiet.eq_ignore_ascii_case(value))
+            {
+                let (origin, key) = (origin.clone(), name.clone());
+                self.warnings.push(Warning { origin, key, text: format!("has no effect: {ALONE}") });
+            }
+        }
+    }
+
     /// The checked text of a key.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
-        debug_assert_eq!(Key::known(name).effect, Effect::Honoured, "only honoured keys are asked for");
+        debug_assert!(Key::known(name).effect.counts(), "only honoured keys are asked for");
         self.values.get(name).map(|(value, _)| value.as_str())
     }
 
@@ -129,6 +151,11 @@ impl Settings {
     /// A duration in milliseconds.
     pub(crate) fn interval_ms(&self, name: &str) -> Option<u64> {
         self.text(name).and_then(value::interval_ms)
+    }
+
+    /// The names of all keys, each with where it came from.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&str, &Origin)> {
+        self.values.iter().map(|(name, (_, origin))| (name.as_str(), origin))
     }
 
     /// All keys that start with `prefix`: name without it, value, origin; in the order of the names.

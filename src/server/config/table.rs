@@ -1,6 +1,7 @@
 //! Every key that ZooKeeper 3.9 (and 3.10) or Zabra knows, in one table: what its value looks like and what it does here.
 //!
-//! - K1: a key is honoured, or inert (accepted, one warning line says why it does nothing), or refused. There is no fourth kind.
+//! - K1: a key is honoured (always, or among several servers), or inert (accepted, one warning line says why it does nothing), or
+//!   refused. There is no other kind.
 //! - K2: what would make the server less safe than the file asks for is refused, never inert: TLS, required authentication.
 //! - K3: names are ZooKeeper's without the prefix `zookeeper.`; a name that ends in `*` stands for a family.
 //!
@@ -27,10 +28,19 @@ pub(crate) enum Scope {
 pub(crate) enum Effect {
     /// It ends up in [`super::Config`].
     Honoured,
+    /// It ends up in [`super::EnsembleConfig`]. A server alone warns that it has no effect, unless the value is `quiet`.
+    Ensemble { quiet: &'static str },
     /// Nothing, because `why`. No warning when the value is `quiet`: then the file asks for what happens anyway.
     Inert { quiet: &'static str, why: &'static str },
     /// The start stops, unless the value is `allowed`.
     Refused { allowed: &'static str, why: &'static str },
+}
+
+impl Effect {
+    /// Does a value of the key end up in the configuration?
+    pub(crate) const fn counts(self) -> bool {
+        matches!(self, Effect::Honoured | Effect::Ensemble { .. })
+    }
 }
 
 /// One row.
@@ -90,6 +100,11 @@ const fn honoured(scope: Scope, name: &'static str, shape: Shape) -> Key {
     Key { name, scope, shape, effect: Effect::Honoured }
 }
 
+/// Honoured among several servers.
+const fn ensemble(quiet: &'static str, scope: Scope, name: &'static str, shape: Shape) -> Key {
+    Key { name, scope, shape, effect: Effect::Ensemble { quiet } }
+}
+
 const fn inert(scope: Scope, name: &'static str, shape: Shape, why: &'static str) -> Key {
     Key { name, scope, shape, effect: Effect::Inert { quiet: "", why } }
 }
@@ -123,7 +138,22 @@ const COUNT: Shape = Int(0, I32, "count");
 const MS: Shape = Int(0, I32, "milliseconds");
 const ANY: Shape = Int(i32::MIN as i64, I32, "number");
 
-const ENSEMBLE: &str = "it is about several servers, and this version runs as a single one";
+const SOON: Shape = Int(1, I32, "milliseconds");
+
+/// Why a key of [`Effect::Ensemble`] does nothing on a server alone.
+pub(crate) const ALONE: &str = "it is about several servers, and this one runs alone";
+
+const ONE_ADDRESS: &str = "several addresses for one server are not there yet";
+const NO_PROCESSORS: &str = "requests do not pass through a chain of processors";
+const FROM_THE_LOG: &str =
+    "a server that is behind gets the log whenever the log reaches back far enough, else a snapshot";
+const NO_SYNC_LIMIT: &str = "the number of servers that are brought up to date at a time is not limited";
+const NO_OBSERVER_MASTER: &str = "observers connect to the leader; to a follower they cannot yet";
+const NEVER_BLOCKS: &str = "sending to a server and closing its connection never wait for it";
+const NODELAY: &str = "connections between servers never delay small packets";
+const ON_DISK: &str = "an observer keeps on disk what it learns, so that it need not learn it again";
+const NO_QUORUM_SASL: &str =
+    "SASL is not there yet, and Zabra does not talk without it to servers that a file asks to authenticate";
 const NO_NIO: &str = "it tunes Java's network threads, and Zabra has none";
 const NO_TLS: &str =
     "TLS is not there yet, and Zabra does not serve in plain text what a file asks to encrypt";
@@ -165,20 +195,8 @@ pub(crate) const KEYS: &[Key] = &[
     honoured(Zk, "clientTcpKeepAlive", Bool),
     honoured(Java, "jute.maxbuffer", Int(1_024, crate::base::limits::FRAME_BYTES_MAX as i64, "bytes")),
     inert(Java, "jute.maxbuffer.extrasize", COUNT, "nothing inside a frame may be longer than the frame"),
-    inert_unless(
-        "false",
-        Cfg,
-        "localSessionsEnabled",
-        Bool,
-        "a standalone ZooKeeper has only global sessions too",
-    ),
-    inert_unless(
-        "false",
-        Cfg,
-        "localSessionsUpgradingEnabled",
-        Bool,
-        "there are no local sessions to upgrade",
-    ),
+    ensemble("false", Cfg, "localSessionsEnabled", Bool),
+    ensemble("false", Cfg, "localSessionsUpgradingEnabled", Bool),
     inert(Zk, "maxResponseCacheSize", ANY, "replies are written straight from the tree, without a cache"),
     inert(
         Zk,
@@ -190,38 +208,50 @@ pub(crate) const KEYS: &[Key] = &[
     honoured(Java, "readonlymode.enabled", Bool),
     // Cluster.
     honoured(Cfg, "server.*", Filled),
-    inert(Cfg, "group.*", Text, ENSEMBLE),
-    inert(Cfg, "weight.*", COUNT, ENSEMBLE),
+    ensemble("", Cfg, "group.*", Filled),
+    ensemble("", Cfg, "weight.*", COUNT),
     honoured(Cfg, "dynamicConfigFile", Filled),
     honoured(Cfg, "standaloneEnabled", Bool),
     honoured(Cfg, "reconfigEnabled", Bool),
-    inert(Cfg, "initLimit", ANY, ENSEMBLE),
-    inert(Cfg, "syncLimit", ANY, ENSEMBLE),
-    inert(Cfg, "connectToLearnerMasterLimit", ANY, ENSEMBLE),
-    inert_unless("3", Cfg, "electionAlg", Int(3, 3, "the only election there is"), ENSEMBLE),
-    inert_unless("participant", Cfg, "peerType", OneOf(&["participant", "observer"]), ENSEMBLE),
-    inert_unless("false", Cfg, "quorumListenOnAllIPs", Bool, ENSEMBLE),
-    inert(Zk, "multiAddress.enabled", Bool, ENSEMBLE),
-    inert(Zk, "multiAddress.reachabilityCheckEnabled", Bool, ENSEMBLE),
-    inert(Zk, "multiAddress.reachabilityCheckTimeoutMs", MS, ENSEMBLE),
-    inert(Cfg, "quorum.cnxn.threads.size", COUNT, ENSEMBLE),
-    inert(Zk, "cnxTimeout", MS, ENSEMBLE),
-    inert(Zk, "quorumCnxnTimeoutMs", ANY, ENSEMBLE),
-    inert(Zk, "electionPortBindRetry", COUNT, ENSEMBLE),
-    inert(Zk, "fastleader.minNotificationInterval", MS, ENSEMBLE),
-    inert(Zk, "fastleader.maxNotificationInterval", MS, ENSEMBLE),
-    inert_unless("yes", Zk, "leaderServes", YesNo, ENSEMBLE),
-    inert(Zk, "leader.maxTimeToWaitForEpoch", ANY, ENSEMBLE),
-    inert(Zk, "leader.ackLoggingFrequency", COUNT, ENSEMBLE),
-    inert(Zk, "leader.maxConcurrentSnapSyncs", COUNT, ENSEMBLE),
-    inert(Zk, "leader.maxConcurrentDiffSyncs", COUNT, ENSEMBLE),
-    inert(Zk, "leaderConnectDelayDuringRetryMs", MS, ENSEMBLE),
-    inert(Zk, "learner.asyncSending", Bool, ENSEMBLE),
-    inert(Zk, "learner.closeSocketAsync", Bool, ENSEMBLE),
-    inert(Zk, "leader.closeSocketAsync", Bool, ENSEMBLE),
-    inert(Zk, "tcpKeepAlive", Bool, ENSEMBLE),
-    inert(Java, "leader.nodelay", Bool, ENSEMBLE),
-    inert(Java, "follower.nodelay", Bool, ENSEMBLE),
+    ensemble("", Cfg, "initLimit", ANY),
+    ensemble("", Cfg, "syncLimit", ANY),
+    ensemble("0", Cfg, "connectToLearnerMasterLimit", ANY),
+    inert_unless(
+        "3",
+        Cfg,
+        "electionAlg",
+        Int(3, 3, "the only election there is"),
+        "there is only one election",
+    ),
+    ensemble("participant", Cfg, "peerType", OneOf(&["participant", "observer"])),
+    ensemble("false", Cfg, "quorumListenOnAllIPs", Bool),
+    refused("false", Zk, "multiAddress.enabled", Bool, ONE_ADDRESS),
+    inert(Zk, "multiAddress.reachabilityCheckEnabled", Bool, ONE_ADDRESS),
+    inert(Zk, "multiAddress.reachabilityCheckTimeoutMs", MS, ONE_ADDRESS),
+    inert(Cfg, "quorum.cnxn.threads.size", COUNT, "no threads wait for connections between servers"),
+    ensemble("", Zk, "cnxTimeout", SOON),
+    ensemble("", Zk, "quorumCnxnTimeoutMs", ANY),
+    ensemble("", Zk, "electionPortBindRetry", COUNT),
+    ensemble("", Zk, "fastleader.minNotificationInterval", SOON),
+    ensemble("", Zk, "fastleader.maxNotificationInterval", SOON),
+    ensemble("yes", Zk, "leaderServes", YesNo),
+    inert_unless(
+        "-1",
+        Zk,
+        "leader.maxTimeToWaitForEpoch",
+        ANY,
+        "a leader waits initLimit ticks for its followers",
+    ),
+    inert(Zk, "leader.ackLoggingFrequency", COUNT, "acknowledgements are not logged one by one"),
+    inert(Zk, "leader.maxConcurrentSnapSyncs", COUNT, NO_SYNC_LIMIT),
+    inert(Zk, "leader.maxConcurrentDiffSyncs", COUNT, NO_SYNC_LIMIT),
+    ensemble("", Zk, "leaderConnectDelayDuringRetryMs", MS),
+    inert(Zk, "learner.asyncSending", Bool, NEVER_BLOCKS),
+    inert(Zk, "learner.closeSocketAsync", Bool, NEVER_BLOCKS),
+    inert(Zk, "leader.closeSocketAsync", Bool, NEVER_BLOCKS),
+    inert_unless("true", Zk, "tcpKeepAlive", Bool, "connections between servers always have keep-alive"),
+    inert_unless("true", Java, "leader.nodelay", Bool, NODELAY),
+    inert_unless("true", Java, "follower.nodelay", Bool, NODELAY),
     inert(
         Zk,
         "commitProcessor.numWorkerThreads",
@@ -246,9 +276,9 @@ pub(crate) const KEYS: &[Key] = &[
         MS,
         "a connection serves its own reads; there is no commit processor",
     ),
-    inert(Zk, "follower.skipLearnerRequestToNextProcessor", Bool, ENSEMBLE),
-    inert(Zk, "forward_learner_requests_to_commit_processor_disabled", Bool, ENSEMBLE),
-    inert(Cfg, "oraclePath", Text, ENSEMBLE),
+    inert(Zk, "follower.skipLearnerRequestToNextProcessor", Bool, NO_PROCESSORS),
+    inert(Zk, "forward_learner_requests_to_commit_processor_disabled", Bool, NO_PROCESSORS),
+    inert(Cfg, "oraclePath", Text, "a leader needs a quorum of servers; nothing else stands in for one"),
     inert_unless("false", Cfg, "jvm.pause.monitor", Bool, NO_JVM),
     inert(Cfg, "jvm.pause.sleep.time.ms", MS, NO_JVM),
     inert(Cfg, "jvm.pause.warn-threshold.ms", MS, NO_JVM),
@@ -264,8 +294,8 @@ pub(crate) const KEYS: &[Key] = &[
         Int(-1, i64::MAX, "KiB"),
         "log segments have a fixed size (preAllocSize)",
     ),
-    inert(Zk, "commitLogCount", COUNT, ENSEMBLE),
-    inert(Zk, "snapshotSizeFactor", Real, ENSEMBLE),
+    inert(Zk, "commitLogCount", COUNT, FROM_THE_LOG),
+    inert(Zk, "snapshotSizeFactor", Real, FROM_THE_LOG),
     inert_unless(
         "yes",
         Zk,
@@ -292,7 +322,7 @@ pub(crate) const KEYS: &[Key] = &[
         Bool,
         "it is for upgrades of ZooKeeper's own files, which Zabra does not read",
     ),
-    inert_unless("true", Zk, "db.autocreate", Bool, ENSEMBLE),
+    refused("true", Zk, "db.autocreate", Bool, "a server without data starts with an empty tree"),
     honoured(Zk, "digest.enabled", Bool),
     inert_unless(
         "true",
@@ -308,9 +338,9 @@ pub(crate) const KEYS: &[Key] = &[
         Bool,
         "a snapshot always carries its zxid",
     ),
-    inert_unless("true", Zk, "syncEnabled", Bool, ENSEMBLE),
-    inert(Zk, "observer.syncEnabled", Bool, ENSEMBLE),
-    inert(Zk, "forceSnapshotSync", Bool, ENSEMBLE),
+    inert_unless("true", Zk, "syncEnabled", Bool, ON_DISK),
+    inert_unless("true", Zk, "observer.syncEnabled", Bool, ON_DISK),
+    inert_unless("false", Zk, "forceSnapshotSync", Bool, FROM_THE_LOG),
     // Limits and throttling.
     honoured(Zk, "globalOutstandingLimit", Int(1, I32, "requests")),
     inert(
@@ -352,11 +382,11 @@ pub(crate) const KEYS: &[Key] = &[
     honoured(Zk, "enforceQuota", Bool),
     inert_unless("false", Zk, "pathStats.enabled", Bool, NO_PATH_STATS),
     inert(Zk, "pathStats.*", Text, NO_PATH_STATS),
-    inert(Zk, "messageTracker.*", Text, ENSEMBLE),
+    inert(Zk, "messageTracker.*", Text, "messages between servers are not recorded"),
     // TLS.
     refused("false", Cfg, "sslQuorum", Bool, NO_TLS),
     refused("false", Cfg, "portUnification", Bool, NO_TLS),
-    inert_unless("false", Cfg, "sslQuorumReloadCertFiles", Bool, ENSEMBLE),
+    inert_unless("false", Cfg, "sslQuorumReloadCertFiles", Bool, "it is about TLS, which is not there yet"),
     refused("false", Zk, "client.portUnification", Bool, NO_TLS),
     refused("false", Zk, "client.certReload", Bool, NO_TLS),
     inert(Zk, "fips-mode", Bool, "it is about TLS, which is not there yet"),
@@ -402,9 +432,17 @@ pub(crate) const KEYS: &[Key] = &[
     inert(Zk, "server.principal", Text, NO_SASL),
     inert(Zk, "requireKerberosConfig", Text, NO_SASL),
     honoured(Zk, "skipACL", YesNo),
-    inert_unless("false", Zk, "enableEagerACLCheck", Bool, ENSEMBLE),
-    inert_unless("false", Cfg, "quorum.auth.enableSasl", Bool, ENSEMBLE),
-    inert(Cfg, "quorum.auth.*", Text, ENSEMBLE),
+    inert_unless(
+        "false",
+        Zk,
+        "enableEagerACLCheck",
+        Bool,
+        "ACLs are checked where a write gets its place in the order, and nowhere else",
+    ),
+    refused("false", Cfg, "quorum.auth.enableSasl", Bool, NO_QUORUM_SASL),
+    refused("false", Cfg, "quorum.auth.learnerRequireSasl", Bool, NO_QUORUM_SASL),
+    refused("false", Cfg, "quorum.auth.serverRequireSasl", Bool, NO_QUORUM_SASL),
+    inert(Cfg, "quorum.auth.*", Text, NO_SASL),
     // Containers and TTL.
     honoured(Java, "znode.container.checkIntervalMs", Int(1, I32, "milliseconds")),
     honoured(Java, "znode.container.maxPerMinute", Int(1, I32, "nodes per minute")),
@@ -412,10 +450,10 @@ pub(crate) const KEYS: &[Key] = &[
     honoured(Zk, "extendedTypesEnabled", Bool),
     inert_unless("false", Zk, "emulate353TTLNodes", Bool, "there is no data of ZooKeeper 3.5.3 to read"),
     // Observers.
-    inert_unless("0", Cfg, "observerMasterPort", ANY, ENSEMBLE),
-    inert(Zk, "observerMaster.sizeLimit", COUNT, ENSEMBLE),
-    inert(Zk, "observer.reconnectDelayMs", MS, ENSEMBLE),
-    inert(Zk, "observer.election.DelayMs", MS, ENSEMBLE),
+    inert_unless("0", Cfg, "observerMasterPort", ANY, NO_OBSERVER_MASTER),
+    inert(Zk, "observerMaster.sizeLimit", COUNT, NO_OBSERVER_MASTER),
+    ensemble("", Zk, "observer.reconnectDelayMs", MS),
+    ensemble("", Zk, "observer.election.DelayMs", MS),
     // Metrics, admin, audit.
     inert_unless(
         "org.apache.zookeeper.metrics.impl.DefaultMetricsProvider",
@@ -434,6 +472,8 @@ pub(crate) const KEYS: &[Key] = &[
     inert(Zk, "log.*", Text, "what is logged is chosen with the environment variable RUST_LOG"),
     inert(Zk, "root.logger", Text, "what is logged is chosen with the environment variable RUST_LOG"),
     // Zabra's own.
+    ensemble("", Zabra, "zabra.liveness.timeoutMs", Int(0, I32, "milliseconds; 0 switches it off")),
+    ensemble("", Zabra, "zabra.liveness.probeMs", SOON),
     honoured(Zabra, "zabra.workers", Int(1, 1_024, "threads")),
     honoured(Zabra, "zabra.log.region", OneOf(&["pwrite", "mapped"])),
     honoured(

@@ -8,6 +8,8 @@ use super::table::{Effect, KEYS, Key, Scope};
 use super::*;
 use crate::server::fourletter::Word;
 
+mod ensemble;
+
 /// Reads a `zoo.cfg` (with dataDir and clientPort put in front) and other files, without a disk.
 fn read_with(text: &str, flags: &[&str], others: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
     let mut files: BTreeMap<String, String> =
@@ -177,7 +179,7 @@ fn a_java_only_property_counts_in_the_file_too_and_says_so() {
 fn sample(key: &Key) -> &'static str {
     use super::value::Shape::*;
     let avoid = match key.effect {
-        Effect::Inert { quiet, .. } => quiet,
+        Effect::Inert { quiet, .. } | Effect::Ensemble { quiet } => quiet,
         Effect::Refused { allowed, .. } => allowed,
         Effect::Honoured => "",
     };
@@ -216,7 +218,7 @@ fn every_inert_key_gives_exactly_one_line_that_names_it_and_every_refused_one_st
                     assert_eq!(warnings(&format!("{name}={allowed}")), [""; 0], "{name}");
                 }
             }
-            Effect::Honoured => {}
+            Effect::Honoured | Effect::Ensemble { .. } => {}
         }
         seen += 1;
     }
@@ -325,12 +327,7 @@ fn a_single_server_line_is_a_standalone_server() {
 }
 
 #[test]
-fn an_ensemble_is_refused_clearly() {
-    let said = problems(read("initLimit=5\nsyncLimit=2\nserver.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2"));
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].contains("server.3") && said[0].contains("found 3") && said[0].contains("single server"));
-    assert!(problems(read("standaloneEnabled=false"))[0].contains("server.N"));
-    assert!(problems(read("standaloneEnabled=false\nserver.1=a:1:2"))[0].contains("single server"));
+fn what_no_server_line_may_say() {
     assert!(problems(read("server.1=a:1"))[0].contains("host:port:port"));
     assert!(problems(read("server.1=a:1:2;2181;2281"))[0].contains("TLS"));
 }
@@ -338,18 +335,26 @@ fn an_ensemble_is_refused_clearly() {
 #[test]
 fn the_dynamic_file_is_read() {
     let text = "dataDir=/d\ndynamicConfigFile=/d/zoo.cfg.dynamic\n";
-    let one = ("/d/zoo.cfg.dynamic", "server.1=h:2888:3888:participant;2199\nversion=100000000\n");
+    let one = ("/d/zoo.cfg.dynamic", "server.1=h:2888:3888:participant;2199\n");
     let c = read_with(text, &[], &[one]).unwrap().config;
     assert_eq!((c.listen.to_string(), c.server_id), ("*:2199".to_owned(), Some(ServerId(1))));
-    let two = ("/d/zoo.cfg.dynamic", "server.1=h:1:2;3\nserver.2=h:1:2;3\n");
-    assert!(problems(read_with(text, &[], &[two]))[0].starts_with("/d/zoo.cfg.dynamic:2: server.2"));
+    let two = ("/d/zoo.cfg.dynamic", "server.1=h:1:2;3\nserver.2=h:1\nversion=1\ntickTime=5\n");
+    let said = problems(read_with(text, &[], &[two]));
+    assert_eq!(said.len(), 3, "{said:?}");
+    assert!(
+        said[0].starts_with("/d/zoo.cfg.dynamic:3: version") && said[0].contains("end of the file's name")
+    );
+    assert!(said[1].starts_with("/d/zoo.cfg.dynamic:4: tickTime"));
+    assert!(said[2].starts_with("/d/zoo.cfg.dynamic:2: server.2"));
     let missing = problems(read_with(text, &[], &[]));
     assert!(
         missing[0].starts_with("zoo.cfg:2: dynamicConfigFile: found \"/d/zoo.cfg.dynamic\""),
         "{missing:?}"
     );
-    let both = format!("{text}server.1=a:1:2");
-    assert!(problems(read_with(&both, &[], &[one]))[0].contains("dynamicConfigFile"));
+    for line in ["server.1=a:1:2", "group.1=1", "weight.1=2"] {
+        let both = format!("{text}{line}");
+        assert!(problems(read_with(&both, &[], &[one]))[0].contains("dynamicConfigFile"), "{line}");
+    }
 }
 
 #[test]
@@ -429,7 +434,7 @@ fn every_key_is_in_the_compatibility_page() {
     let page = include_str!("../../docs/compatibility.md");
     for key in KEYS {
         let done = match key.effect {
-            Effect::Honoured => "done",
+            Effect::Honoured | Effect::Ensemble { .. } => "done",
             Effect::Inert { .. } => "no effect",
             Effect::Refused { .. } => "refused",
         };
