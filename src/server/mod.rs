@@ -17,6 +17,7 @@ pub mod fourletter;
 mod housekeeping;
 mod input;
 mod listener;
+pub mod quorum;
 mod registry;
 mod snapshotter;
 pub mod stats;
