@@ -92,6 +92,16 @@ impl AuthIds {
         AuthIds { ids: Vec::new(), is_super: false }
     }
 
+    /// Those that another member of the ensemble vouches for, as scheme and id. Schemes that are not known here allow nothing here.
+    #[must_use]
+    pub fn of_peer_server(named: impl Iterator<Item = (String, String)>) -> AuthIds {
+        let known = |scheme: &str| [IP, DIGEST, SUPER].into_iter().find(|known| *known == scheme);
+        let ids: Vec<Id> =
+            named.filter_map(|(scheme, id)| Some(Id { scheme: known(&scheme)?, id })).take(IDS_MAX).collect();
+        let is_super = ids.iter().any(|id| id.scheme == SUPER);
+        AuthIds { ids, is_super }
+    }
+
     /// Adds what `auth` proves under `scheme` (an auth packet).
     pub fn authenticate(
         &mut self,

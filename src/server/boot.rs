@@ -13,14 +13,16 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::base::{ServerId, Zxid};
+use crate::node::member::MemberStorage;
 use crate::node::recover::{RecoverEvent, RecoverShell};
 use crate::node::{
     AuthIds, AuthOptions, NodeDir, NodePlaces, Prepare, PrepareOptions, RecoverOptions, RecoveredNode,
     Replay, recover,
 };
 use crate::server::Shared;
-use crate::server::commit::{Commit, CommitLimits, payload_bytes_max};
+use crate::server::commit::{Alone, Commit, CommitLimits, Lane, payload_bytes_max};
 use crate::server::config::{Config, LOG_FOLDER, LogRegion, ZABRA_FOLDER, inspect_data_dirs};
+use crate::server::ensemble::{Ensemble, MemberParts};
 use crate::server::fourletter::TRACE_MASK_DEFAULT;
 use crate::server::input::InputBudget;
 use crate::server::snapshotter::{SnapshotPolicy, Snapshots};
@@ -61,31 +63,32 @@ pub(crate) struct Booted {
     pub(crate) spares: SpareMaker,
     pub(crate) store: SnapshotStore,
     pub(crate) finish: Finish,
+    /// Of a server in an ensemble.
+    pub(crate) member: Option<MemberParts>,
 }
 
 /// What is needed to stop cleanly, and to hold the directory until then.
 #[derive(Debug)]
 pub(crate) struct Finish {
-    dir: NodeDir,
+    /// `None`: the member has it.
+    dir: Option<NodeDir>,
 }
 
 impl Finish {
     /// Makes everything durable and writes down where the log ends, so that the next start can tell damage from a torn tail.
     pub(crate) fn clean_stop(mut self, shared: &Shared) -> anyhow::Result<()> {
-        let end = shared
-            .commit
-            .flush_all(shared)
-            .context("the last flush failed: what was not answered may be lost")?;
+        let (Some(alone), Some(dir)) = (shared.commit.alone(), &mut self.dir) else { return Ok(()) };
+        let end =
+            alone.flush_all(shared).context("the last flush failed: what was not answered may be lost")?;
         // Alone, a node is its own quorum: all that is flushed is committed.
         let committed = shared.tree.read().applied();
-        self.dir.clean_stop(end, committed).context("cannot write the superblock")
+        dir.clean_stop(end, committed).context("cannot write the superblock")
     }
 }
 
 /// Recovers the data directory of `config`.
 pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
     let started = Instant::now();
-    anyhow::ensure!(config.ensemble.is_none(), "ensembles are not there yet: give one server line, or none");
     inspect_data_dirs(&config.data_dir, &config.data_log_dir, config.data_dir_autocreate)?;
     let places = NodePlaces {
         data: config.data_dir.join(ZABRA_FOLDER),
@@ -114,17 +117,30 @@ pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
     let last_snapshot_bytes = summary.snapshot.map_or(0, |snapshot| snapshot.file_bytes);
     let snapshots =
         Snapshots::new(policy, summary.replayed_txns, summary.replayed_bytes, last_snapshot_bytes);
-    let Log { appender, flusher, spares, .. } = log;
+    let Log { appender, flusher, reader, spares } = log;
     let prepare_options = prepare_options(&config, seed, appender.group_bytes_max());
-    let prepare = Prepare::new(tree.applied(), tree.digest(), prepare_options.clone());
+    let node_id = dir.superblock().node_id;
+    let ensemble = config.ensemble.clone().map(Ensemble::new);
+    let (lane, dir, member) = match &ensemble {
+        None => {
+            let prepare = Prepare::new(tree.applied(), tree.digest(), prepare_options.clone());
+            (Lane::Alone(Box::new(Alone::new(prepare, appender, flusher))), Some(dir), None)
+        }
+        Some(ensemble) => {
+            let storage = MemberStorage { appender, flusher, reader, dir, snapshots: store.clone() };
+            let tree_options = tree_options(&config, seed);
+            let parts = MemberParts { storage, applied: tree.applied(), tree_options };
+            (Lane::Member(Arc::clone(&ensemble.notify)), None, Some(parts))
+        }
+    };
     let limits = CommitLimits {
         writes_max: config.limits.requests_outstanding_max as usize,
         bytes_max: usize::try_from(config.limits.inflight_bytes_max).unwrap_or(usize::MAX),
     };
-    let finish = Finish { dir };
     let shared = Arc::new(Shared {
         sessions: Mutex::new(tracker(&config, &tree)),
-        commit: Commit::new(limits, prepare, appender, flusher),
+        commit: Commit::new(limits, lane),
+        ensemble,
         conns: crate::server::registry::Registry::default(),
         input: InputBudget::new(usize::try_from(config.limits.input_bytes_max).unwrap_or(usize::MAX)),
         stats: ServerStats::new(),
@@ -132,7 +148,7 @@ pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
         prepare_options,
         own_auth: AuthIds::none(),
         unclosed: Mutex::default(),
-        node_id: finish.dir.superblock().node_id,
+        node_id,
         // Not before recovery: sessions have their whole timeout from now.
         started: Instant::now(),
         stop: tokio::sync::watch::Sender::new(false),
@@ -143,7 +159,7 @@ pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
         tree: RwLock::new(tree),
         config,
     });
-    Ok(Booted { shared, recovered, spares, store, finish })
+    Ok(Booted { shared, recovered, spares, store, finish: Finish { dir }, member })
 }
 
 fn random() -> anyhow::Result<u64> {
@@ -166,7 +182,8 @@ fn recover_options(config: &Config, seed: u64, identity: u64) -> RecoverOptions 
             ..LogOptions::default()
         },
         server_id: config.server_id.unwrap_or(ServerId(1)),
-        replay: Replay::All,
+        // A member applies its tail when a leader has vouched for it (rule R4).
+        replay: if config.ensemble.is_some() { Replay::Committed } else { Replay::All },
         seed: identity,
     }
 }

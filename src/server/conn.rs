@@ -22,6 +22,9 @@ const OUTBOX_BYTES_SOFT: usize = 1 << 20;
 /// What a reply takes beside what its limit counts: lengths, headers, a stat.
 const REPLY_BYTES_SPARE: usize = 64 << 10;
 
+/// In place of a session's id: the leader does not know the session. No session has it: it marks container nodes.
+pub(crate) const REFUSED: SessionId = SessionId(i64::MIN);
+
 /// Bytes for the client, and what is to happen when they are sent.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {

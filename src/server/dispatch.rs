@@ -9,10 +9,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::base::SessionId;
+use crate::node::member::Standing;
 use crate::node::{self, AuthIds, ReadContext, Served};
 use crate::server::Shared;
 use crate::server::commit::Write;
-use crate::server::conn::{Auth, Conn};
+use crate::server::conn::{Auth, Conn, REFUSED};
 use crate::server::fourletter::{TRACE_MASK_BYTES, Word};
 use crate::server::stats::{RequestKind, Tally, micros};
 use crate::session::{self, ConnectPlan, ConnectState, SessionHandle};
@@ -59,8 +60,8 @@ impl Progress {
 enum Phase {
     /// Nothing, or not enough, has been received.
     Greeting,
-    /// The session's transaction is under way.
-    Opening { handle: Arc<SessionHandle>, read_only: Option<bool> },
+    /// The session's transaction is under way, or the leader was asked about it.
+    Opening { read_only: Option<bool> },
     /// Requests.
     Open { handle: Arc<SessionHandle> },
     /// What is received from now on is ignored.
@@ -76,6 +77,8 @@ pub(crate) struct Dispatch<'a> {
     /// Who the client is; `conn` has it too, for those who deliver events.
     auth: Auth,
     submitted: bool,
+    /// A sync is under way: whatever was sent behind it waits, for its reply comes from elsewhere.
+    syncing: bool,
     tally: Tally,
 }
 
@@ -96,6 +99,7 @@ impl<'a> Dispatch<'a> {
             phase: Phase::Greeting,
             auth: Auth::default(),
             submitted: false,
+            syncing: false,
             tally: Tally::default(),
         }
     }
@@ -173,6 +177,16 @@ impl<'a> Dispatch<'a> {
 
     fn connect(&mut self, request: &ConnectRequest<'_>) -> Option<Progress> {
         let shared = self.shared;
+        let standing = match &shared.ensemble {
+            None => None,
+            Some(ensemble) => match ensemble.standing() {
+                Some(Standing::Leading { .. }) if !ensemble.config.leader_serves => {
+                    return Some(Progress::Close("the leader takes no clients (leaderServes)"));
+                }
+                None => return Some(Progress::Close("this server is not serving: it has no leader")),
+                standing => standing,
+            },
+        };
         let tree = shared.tree.read();
         let mut sessions = shared.sessions.lock();
         let state = ConnectState {
@@ -181,6 +195,7 @@ impl<'a> Dispatch<'a> {
             timeout_ms_max: shared.config.session_timeout_ms_max,
             read_only: false,
             local_sessions: false,
+            follows: matches!(standing, Some(Standing::Learning { .. })),
         };
         let (id, now) = (self.conn.id, shared.mono_now());
         match session::plan_connect(request, &state, &sessions) {
@@ -197,7 +212,16 @@ impl<'a> Dispatch<'a> {
                 let handle = sessions.create(timeout_ms, id, now);
                 drop((sessions, tree));
                 self.submit_session(&handle, timeout_ms);
-                self.phase = Phase::Opening { handle, read_only: request.read_only };
+                self.phase = Phase::Opening { read_only: request.read_only };
+                Some(Progress::OwnWrites)
+            }
+            ConnectPlan::Revalidate { session, timeout_ms } => {
+                drop((sessions, tree));
+                // Counts as a write under way: what the client sends behind it waits.
+                self.conn.write_submitted();
+                self.phase = Phase::Opening { read_only: request.read_only };
+                let ensemble = shared.ensemble.as_ref().expect("only a follower asks its leader");
+                ensemble.revalidate(self.conn, session, timeout_ms);
                 Some(Progress::OwnWrites)
             }
             ConnectPlan::Resume { session, timeout_ms } => {
@@ -210,17 +234,7 @@ impl<'a> Dispatch<'a> {
                 None
             }
             ConnectPlan::Expired => {
-                self.conn.put(|out| {
-                    reply::put_connect(
-                        &mut out.bytes,
-                        0,
-                        0,
-                        &session::ZERO_PASSWORD,
-                        request.read_only.map(|_| false),
-                    );
-                    out.close_after = true;
-                });
-                self.phase = Phase::Done;
+                self.expired(request.read_only);
                 None
             }
             ConnectPlan::Close(refusal) => {
@@ -244,16 +258,34 @@ impl<'a> Dispatch<'a> {
         self.submitted = true;
     }
 
-    /// Answers the connect request once the session's transaction is applied.
+    /// The client is told that its session is no more.
+    fn expired(&mut self, read_only: Option<bool>) {
+        self.conn.put(|out| {
+            let password = session::ZERO_PASSWORD;
+            reply::put_connect(&mut out.bytes, 0, 0, &password, read_only.map(|_| false));
+            out.close_after = true;
+        });
+        self.phase = Phase::Done;
+    }
+
+    /// Answers the connect request once the session's transaction is applied, or the leader has answered.
     fn opening(&mut self) -> Option<Progress> {
-        if self.conn.session().is_none() {
-            return Some(Progress::OwnWrites);
-        }
-        let Phase::Opening { handle, read_only } = std::mem::replace(&mut self.phase, Phase::Done) else {
+        let Some(session) = self.conn.session() else { return Some(Progress::OwnWrites) };
+        let Phase::Opening { read_only } = std::mem::replace(&mut self.phase, Phase::Done) else {
             unreachable!("called in this phase only");
         };
-        self.open(handle, read_only);
-        None
+        if session == REFUSED {
+            self.expired(read_only);
+            return None;
+        }
+        let handle = self.shared.sessions.lock().get(session).cloned();
+        match handle {
+            Some(handle) => {
+                self.open(handle, read_only);
+                None
+            }
+            None => Some(Progress::Close("its session has ended meanwhile")),
+        }
     }
 
     fn open(&mut self, handle: Arc<SessionHandle>, read_only: Option<bool>) {
@@ -284,8 +316,13 @@ impl<'a> Dispatch<'a> {
             // Closing, or moved: then this connection is being closed.
             return (frame.bytes, None);
         }
-        match class(&frame) {
+        if self.syncing && self.conn.pending_writes() > 0 {
+            return (0, Some(Progress::OwnWrites));
+        }
+        self.syncing = false;
+        match self.class(&frame) {
             Class::Write => self.writes(input, session, now),
+            Class::Sync => self.sync(&frame, session, now),
             Class::Read if self.conn.pending_writes() > 0 => (0, Some(Progress::OwnWrites)),
             Class::Read => self.reads(input, session, now),
             Class::Auth => {
@@ -335,7 +372,7 @@ impl<'a> Dispatch<'a> {
         // Looked at before the queue is locked, which everybody shares: under it there is only copying.
         while count < room
             && let Ok(Some(frame)) = self.frame(&input[consumed..])
-            && class(&frame) == Class::Write
+            && self.class(&frame) == Class::Write
         {
             consumed += frame.bytes;
             count += 1;
@@ -352,6 +389,24 @@ impl<'a> Dispatch<'a> {
         self.conn.stats.requests(count as u64);
         self.submitted = true;
         (consumed, None)
+    }
+
+    /// In an ensemble, sync is the leader's to answer, behind the connection's own writes.
+    fn sync(&mut self, frame: &Frame<'_>, session: SessionId, now: Instant) -> (usize, Option<Progress>) {
+        if self.conn.pending_writes() > 0 {
+            return (0, Some(Progress::OwnWrites));
+        }
+        let write =
+            Write { session, xid: frame.header.xid, op: OpCode::Sync, body: frame.body, received: now };
+        self.shared.commit.submit(|queue| queue.push_client(self.conn, &self.auth, &write));
+        self.conn.stats.requests(1);
+        (self.submitted, self.syncing) = (true, true);
+        (frame.bytes, None)
+    }
+
+    fn class(&self, frame: &Frame<'_>) -> Class {
+        let is_sync = frame.header.op == OpCode::Sync.to_i32();
+        if is_sync && self.shared.ensemble.is_some() { Class::Sync } else { class(frame) }
     }
 
     /// Serves the run of reads at the front of `input` under one hold of the tree's lock (C1 of `conn`).
@@ -372,7 +427,7 @@ impl<'a> Dispatch<'a> {
         let soft = self.conn.outbox_bytes_soft();
         self.conn.put(|out| {
             while let Ok(Some(frame)) = self.frame(&input[consumed..])
-                && class(&frame) == Class::Read
+                && self.class(&frame) == Class::Read
                 && !out.close_after
                 && count < READS_PER_HOLD_MAX
             {
@@ -468,6 +523,8 @@ impl<'a> Dispatch<'a> {
 enum Class {
     Write,
     Read,
+    /// Of a member of an ensemble; elsewhere it is a read.
+    Sync,
     Auth,
     Sasl,
     /// A write whose body is no such record: refused here, so that it costs the commit path nothing. Like ZooKeeper's, the reply has no

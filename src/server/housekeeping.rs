@@ -54,6 +54,9 @@ pub(crate) async fn run_reaper(shared: Arc<Shared>) {
 }
 
 fn expire(shared: &Arc<Shared>) {
+    if !shared.ends_sessions() {
+        return;
+    }
     for session in std::mem::take(&mut *shared.unclosed.lock()) {
         shared.commit.submit_own(session, OpCode::CloseSession, &[]);
     }
@@ -79,6 +82,9 @@ fn expire(shared: &Arc<Shared>) {
 }
 
 async fn reap_nodes(shared: &Arc<Shared>) {
+    if !shared.ends_sessions() {
+        return;
+    }
     let never_used_ms_max = i64::try_from(shared.config.reaper.never_used_ms_max).unwrap_or(i64::MAX);
     let (now, mut due, mut at) = (shared.wall_now(), Vec::new(), None);
     loop {
@@ -108,7 +114,9 @@ pub(crate) fn run_segments(shared: &Arc<Shared>, mut spare: SpareMaker) {
         match spare.prepare_if_needed() {
             Ok(_) => {
                 said = false;
-                shared.commit.note_space();
+                if let Some(alone) = shared.commit.alone() {
+                    alone.note_space();
+                }
             }
             Err(error @ LogError::NoSpace { .. }) => {
                 if !std::mem::replace(&mut said, true) {
@@ -126,7 +134,9 @@ pub(crate) fn run_segments(shared: &Arc<Shared>, mut spare: SpareMaker) {
         }
         if idle_since.elapsed() >= IDLE_MARK {
             idle_since = Instant::now();
-            shared.commit.mark_if_idle(shared);
+            if let Some(alone) = shared.commit.alone() {
+                alone.mark_if_idle(shared);
+            }
         }
         std::thread::sleep(SEGMENT_CHECK);
     }

@@ -4,7 +4,7 @@
 //! - H2: lock order is prepare or flush stage, tree, sessions, outbox; a later one is never held while an earlier one is taken.
 //! - H3: after `Shared::fail` nothing is acknowledged, and the process ends.
 //!
-//! Threads: tokio's workers (connections, timers), one commit thread (`commit`), one snapshot thread (`snapshotter`), one that
+//! Threads: tokio's workers (connections, timers), one commit thread (`commit`) or one for the member (`ensemble`), one snapshot thread (`snapshotter`), one that
 //! keeps a spare log segment ready (`housekeeping`).
 
 mod boot;
@@ -13,6 +13,7 @@ pub mod config;
 mod conn;
 mod conn_task;
 mod dispatch;
+mod ensemble;
 pub mod fourletter;
 mod housekeeping;
 mod input;
@@ -29,7 +30,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use parking_lot::{Mutex, RwLock};
@@ -39,6 +40,7 @@ pub use self::boot::Recovered;
 use self::commit::Commit;
 use self::config::Config;
 use self::conn::Conn;
+use self::ensemble::Ensemble;
 use self::input::InputBudget;
 use self::registry::Registry;
 use self::snapshotter::Snapshots;
@@ -48,6 +50,9 @@ use crate::node::{AuthIds, PrepareOptions};
 use crate::session::Tracker;
 use crate::tree::Tree;
 
+/// In place of a time that no clock reaches.
+const A_LONG_TIME: Duration = Duration::from_secs(365 * 24 * 3_600);
+
 /// What every task and thread of a server shares.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -55,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) tree: RwLock<Tree>,
     pub(crate) sessions: Mutex<Tracker>,
     pub(crate) commit: Commit,
+    /// `None`: this server is its own quorum.
+    pub(crate) ensemble: Option<Ensemble>,
     pub(crate) conns: Registry,
     pub(crate) input: InputBudget,
     pub(crate) stats: ServerStats,
@@ -86,6 +93,11 @@ impl Shared {
     pub(crate) fn mono_at(&self, now: Instant) -> MonoMs {
         let since = now.saturating_duration_since(self.started);
         MonoMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The moment that is `at` on that clock.
+    pub(crate) fn instant_of(&self, at: MonoMs) -> Instant {
+        self.started.checked_add(Duration::from_millis(at.0)).unwrap_or_else(|| self.started + A_LONG_TIME)
     }
 
     /// The wall clock, for transaction headers only.
@@ -132,7 +144,12 @@ impl Shared {
     pub(crate) async fn disconnected(&self, conn: &Conn) {
         self.conns.remove(conn);
         if let Some(session) = conn.session() {
-            self.sessions.lock().disconnect(session, conn.id);
+            let mut sessions = self.sessions.lock();
+            if self.ends_sessions() {
+                sessions.disconnect(session, conn.id);
+            } else {
+                sessions.forget(session, conn.id);
+            }
         }
         // It may have a million of them: writers come in between, and so do the connections that share this thread.
         while self.tree.read().remove_conn_step(conn.id) {
@@ -152,6 +169,11 @@ impl Shared {
         if let Some(conn) = others.and_then(|owner| self.conns.get(owner)) {
             conn.kill();
         }
+    }
+
+    /// This server decides when a session has been silent for too long, and when a node has been empty for too long: alone, or as a leader.
+    pub(crate) fn ends_sessions(&self) -> bool {
+        self.ensemble.as_ref().is_none_or(Ensemble::leads)
     }
 
     /// A closeSession met a full disk: it is submitted again by the clock.
@@ -182,11 +204,16 @@ impl Server {
         })?;
         let address = listener.local_addr()?;
         let booted = tokio::task::spawn_blocking(move || boot::boot(config)).await??;
-        let boot::Booted { shared, recovered, spares, store, finish } = booted;
+        let boot::Booted { shared, recovered, spares, store, finish, member } = booted;
         shared.client_port.store(address.port(), Ordering::Relaxed);
         let mut threads = Vec::new();
-        let commit = Arc::clone(&shared);
-        threads.push(spawn("zabra-commit", move || commit.commit.run_thread(&commit))?);
+        if let Some(parts) = member {
+            threads.push(ensemble::spawn(Arc::clone(&shared), parts).await?);
+        } else {
+            let alone = Arc::clone(&shared);
+            let run = move || alone.commit.alone().expect("made without a member").run_thread(&alone);
+            threads.push(spawn("zabra-commit", run)?);
+        }
         let snapshots = Arc::clone(&shared);
         threads.push(spawn("zabra-snapshot", move || snapshotter::run(&snapshots, &store))?);
         let segments = Arc::clone(&shared);

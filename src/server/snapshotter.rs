@@ -17,7 +17,6 @@ use crate::node::snapshot::retire;
 use crate::node::{SnapshotFailed, SnapshotOptions, SnapshotTask};
 use crate::server::Shared;
 use crate::server::stats::micros;
-use crate::storage::log::Group;
 use crate::storage::snapshot::{Retention, SnapshotError, SnapshotInfo, SnapshotStore};
 
 /// Pause after a failed attempt.
@@ -79,11 +78,11 @@ impl Snapshots {
         snapshots
     }
 
-    /// A group was applied.
-    pub(crate) fn note_applied(&self, group: &Group) {
+    /// So many transactions, which take so much of the log, were applied.
+    pub(crate) fn note_applied(&self, txns: usize, log_bytes: usize) {
         let mut state = self.state.lock();
-        state.txns += group.len() as u64;
-        state.log_bytes += group.bytes() as u64;
+        state.txns += txns as u64;
+        state.log_bytes += log_bytes as u64;
         if self.is_due(&state) {
             self.due.notify_one();
         }

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::base::{ConnId, SessionId, Zxid};
+use crate::node::member::Standing;
 use crate::server::Shared;
 use crate::server::config::{Config, LOG_FOLDER, ZABRA_FOLDER};
 use crate::server::conn::Conn;
+use crate::server::ensemble::Ensemble;
 use crate::server::fourletter::{
     self, ClientLine, Mode, OUTPUT_BYTES_MAX, ServerView, SessionGroup, TreeFigures, WatchSummary, Word,
 };
@@ -71,11 +73,16 @@ impl Shared {
 
 impl ServerView for Shared {
     fn serving(&self) -> bool {
-        !self.is_stopped()
+        !self.is_stopped() && self.ensemble.as_ref().is_none_or(|ensemble| ensemble.standing().is_some())
     }
 
     fn mode(&self) -> Mode {
-        Mode::Standalone
+        match self.ensemble.as_ref().map(Ensemble::standing) {
+            None => Mode::Standalone,
+            Some(Some(Standing::Leading { .. })) => Mode::Leader,
+            Some(Some(Standing::Learning { observer: true, .. })) => Mode::Observer,
+            Some(_) => Mode::Follower,
+        }
     }
 
     fn config(&self) -> &Config {

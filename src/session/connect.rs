@@ -18,6 +18,8 @@ pub struct ConnectState {
     pub read_only: bool,
     /// New sessions stay on this server (`localSessionsEnabled`).
     pub local_sessions: bool,
+    /// Another server leads: only it knows whether a session is alive.
+    pub follows: bool,
 }
 
 /// What to do with a connection that wants a session.
@@ -32,6 +34,13 @@ pub enum ConnectPlan {
     },
     /// Close the session's older connection, then answer with the same id and password.
     Resume {
+        /// The session to go on with.
+        session: SessionId,
+        /// Granted timeout, ms.
+        timeout_ms: i32,
+    },
+    /// Ask the leader whether the session is alive.
+    Revalidate {
         /// The session to go on with.
         session: SessionId,
         /// Granted timeout, ms.
@@ -104,6 +113,10 @@ fn plan_resume(
     if state.read_only && handle.is_some_and(|h| !h.local()) {
         return ConnectPlan::Close(Refusal::GlobalSessionOnReadOnly(session));
     }
+    if state.follows && handle.is_none_or(|h| !h.local()) {
+        let matches = password_matches(session, password);
+        return if matches { ConnectPlan::Revalidate { session, timeout_ms } } else { ConnectPlan::Expired };
+    }
     match handle {
         Some(handle) if !handle.closing() && password_matches(session, password) => {
             ConnectPlan::Resume { session, timeout_ms }
@@ -124,6 +137,7 @@ mod tests {
         timeout_ms_max: 40_000,
         read_only: false,
         local_sessions: false,
+        follows: false,
     };
 
     fn request(session_id: i64, password: &[u8]) -> ConnectRequest<'_> {
@@ -171,6 +185,19 @@ mod tests {
         assert_eq!(plan_connect(&request(7, &unknown), &STATE, &tracker), ConnectPlan::Expired);
         tracker.set_closing(id);
         assert_eq!(plan_connect(&request(id.0, &password), &STATE, &tracker), ConnectPlan::Expired);
+    }
+
+    #[test]
+    fn a_follower_asks_the_leader_about_a_session_whose_password_is_right() {
+        let (tracker, id) = tracker();
+        let state = ConnectState { follows: true, ..STATE };
+        for known_or_not in [id, SessionId(7)] {
+            let password = password(known_or_not);
+            let plan = plan_connect(&request(known_or_not.0, &password), &state, &tracker);
+            assert_eq!(plan, ConnectPlan::Revalidate { session: known_or_not, timeout_ms: 10_000 });
+            let plan = plan_connect(&request(known_or_not.0, &[0; 16]), &state, &tracker);
+            assert_eq!(plan, ConnectPlan::Expired);
+        }
     }
 
     #[test]

@@ -82,6 +82,12 @@ impl SessionHandle {
         ConnId(self.owner.load(Ordering::Acquire))
     }
 
+    /// When it was last heard of.
+    #[must_use]
+    pub fn last_heard(&self) -> MonoMs {
+        MonoMs(self.last_heard.load(Ordering::Relaxed))
+    }
+
     /// True from the moment its end is decided.
     #[must_use]
     pub fn closing(&self) -> bool {
@@ -162,6 +168,30 @@ impl Tracker {
         if !self.sessions.contains_key(&id) {
             self.insert(SessionHandle::new(id, timeout_ms, ConnId(0), now, false));
         }
+    }
+
+    /// A session that another server vouches for: it is `conn`'s from now on. Returns whose it was (`ConnId(0)`: nobody's).
+    pub fn adopt(&mut self, id: SessionId, timeout_ms: i32, conn: ConnId, now: MonoMs) -> ConnId {
+        if let Some((_, before)) = self.resume(id, timeout_ms, conn, now) {
+            return before;
+        }
+        // One that is closing here has another life there.
+        self.remove(id);
+        self.insert(SessionHandle::new(id, timeout_ms, conn, now, false));
+        ConnId(0)
+    }
+
+    /// Forgets a session that is `conn`'s, and none that has moved on: others look after it.
+    pub fn forget(&mut self, id: SessionId, conn: ConnId) {
+        if self.sessions.get(&id).is_some_and(|handle| handle.owner() == conn) {
+            self.remove(id);
+        }
+    }
+
+    /// Forgets all sessions; ids go on.
+    pub fn clear(&mut self) {
+        self.sessions.clear();
+        self.buckets.clear();
     }
 
     /// Hands the session to `conn` with a new timeout; returns the connection that had it (`ConnId(0)`: none). `None` when

@@ -214,6 +214,12 @@ impl<'a> AuthIds<'a> {
         self.count.is_none()
     }
 
+    /// The entries as they travel: equal bytes are equal identities.
+    #[must_use]
+    pub const fn raw(&self) -> &'a [u8] {
+        self.raw
+    }
+
     /// The entries in order.
     pub fn iter(&self) -> impl Iterator<Item = AuthId<'a>> + use<'a> {
         let mut r = Reader::new(self.raw);

@@ -11,7 +11,7 @@ use crate::node::put_write_reply;
 use crate::server::Shared;
 use crate::server::conn::Conn;
 use crate::server::stats::{RequestKind, Tally, micros};
-use crate::tree::{DigestMismatch, Fired, Outcome};
+use crate::tree::{DigestMismatch, Fired, Outcome, Tree};
 use crate::wire::txn::Proposal;
 use crate::wire::{ErrorCode, OpCode, perms, reply};
 
@@ -21,11 +21,11 @@ const APPLIED_TXNS_MAX: usize = 16;
 /// The tree is not what prepare took it for: a bug, or bad memory.
 #[derive(Debug, thiserror::Error)]
 #[error("transaction {} should give a tree with digest {:x}, it gives {:x}", .0.zxid, .0.expected, .0.found)]
-pub(super) struct Diverged(DigestMismatch);
+pub(crate) struct Diverged(DigestMismatch);
 
 /// Applies what is durable, answers, fires watches.
 #[derive(Debug, Default)]
-pub(super) struct Applier {
+pub(crate) struct Applier {
     fired: Fired,
     to_wake: Vec<Arc<Conn>>,
     tally: Tally,
@@ -46,34 +46,58 @@ impl Applier {
         let mut records = batch.group.iter();
         let mut entries = batch.entries.drain(..).peekable();
         while entries.peek().is_some() {
-            let now = Instant::now();
-            self.wall_ms = shared.wall_now().0;
+            let now = self.begin(shared);
             let (mut count, mut bytes) = (0, 0);
             let mut tree = shared.tree.write();
             for entry in entries.by_ref().take(APPLIED_TXNS_MAX) {
                 (count, bytes) = (count + 1, bytes + entry.len);
                 let (_, _, payload) = records.next().expect("one record per entry");
                 let proposal = Proposal::read(payload).expect("encoded by prepare just now");
-                let outcome = tree.apply(&proposal, &mut self.fired);
-                if let Some(mismatch) = self.fired.digest_mismatch() {
-                    return Err(Diverged(mismatch));
-                }
-                self.deliver_events(shared, me);
-                self.answer(shared, &entry, &proposal, &outcome, now);
-                if let Some(client) = entry.client
-                    && Some(client.conn.id) != me
-                    && client.conn.mark_woken()
-                {
-                    self.to_wake.push(client.conn);
-                }
+                self.apply_one(shared, &mut tree, &proposal, Some(entry), me, now)?;
             }
             drop(tree);
-            shared.stats.absorb(&mut self.tally);
-            shared.commit.note_answered(count, bytes);
-            self.to_wake.drain(..).for_each(|conn| conn.wake());
+            self.finish(shared, count, bytes);
         }
-        shared.snapshots.note_applied(&batch.group);
+        shared.snapshots.note_applied(batch.group.len(), batch.group.bytes());
         Ok(())
+    }
+
+    /// A hold of the tree begins: the time of what is answered under it.
+    pub(crate) fn begin(&mut self, shared: &Shared) -> Instant {
+        self.wall_ms = shared.wall_now().0;
+        Instant::now()
+    }
+
+    /// Applies one transaction, delivers its events and answers its client.
+    pub(crate) fn apply_one(
+        &mut self,
+        shared: &Shared,
+        tree: &mut Tree,
+        proposal: &Proposal<'_>,
+        entry: Option<Entry>,
+        me: Option<ConnId>,
+        now: Instant,
+    ) -> Result<(), Diverged> {
+        let outcome = tree.apply(proposal, &mut self.fired);
+        if let Some(mismatch) = self.fired.digest_mismatch() {
+            return Err(Diverged(mismatch));
+        }
+        self.deliver_events(shared, me);
+        self.answer(shared, entry.as_ref(), proposal, &outcome, now);
+        if let Some(client) = entry.and_then(|entry| entry.client)
+            && Some(client.conn.id) != me
+            && client.conn.mark_woken()
+        {
+            self.to_wake.push(client.conn);
+        }
+        Ok(())
+    }
+
+    /// The hold is over: so many writes of `bytes` were answered.
+    pub(crate) fn finish(&mut self, shared: &Shared, count: usize, bytes: usize) {
+        shared.stats.absorb(&mut self.tally);
+        shared.commit.note_answered(count, bytes);
+        self.to_wake.drain(..).for_each(|conn| conn.wake());
     }
 
     /// Puts the events of the last transaction into the outboxes: before the reply, and before any read can see the new state (C1).
@@ -108,18 +132,16 @@ impl Applier {
     fn answer(
         &mut self,
         shared: &Shared,
-        entry: &Entry,
+        entry: Option<&Entry>,
         proposal: &Proposal<'_>,
         outcome: &Outcome,
         now: Instant,
     ) {
+        let client = entry.and_then(|entry| entry.client.as_ref());
         if matches!(outcome, Outcome::SessionClosed) {
-            shared.session_closed(
-                SessionId(proposal.header.client_id),
-                entry.client.as_ref().map(|client| client.conn.id),
-            );
+            shared.session_closed(SessionId(proposal.header.client_id), client.map(|client| client.conn.id));
         }
-        let Some(Client { conn, .. }) = &entry.client else { return };
+        let (Some(entry), Some(Client { conn, .. })) = (entry, client) else { return };
         match outcome {
             // Its task answers the connect request: it knows what was negotiated.
             Outcome::SessionCreated => conn.set_session(entry.session),

@@ -181,6 +181,11 @@ impl ElectionPort {
         self.events.recv().await.expect("the port itself holds a sender")
     }
 
+    /// As [`ElectionPort::recv`].
+    pub fn poll_recv(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<ElectionEvent> {
+        self.events.poll_recv(cx).map(|event| event.expect("the port itself holds a sender"))
+    }
+
     /// The next event, if there is one.
     pub fn try_recv(&mut self) -> Option<ElectionEvent> {
         self.events.try_recv().ok()
