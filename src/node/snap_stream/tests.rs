@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use parking_lot::RwLock;
+
 use super::super::{PrepareOptions, SharedTree};
 use super::*;
 use crate::base::rng::Rng;
@@ -27,13 +29,16 @@ impl SharedTree for RefCell<World> {
     }
 }
 
+/// By path: stat, data, ACL, nodes below.
+type Nodes = BTreeMap<String, (StatPersisted, Option<Vec<u8>>, Vec<u8>, u64)>;
+
 /// Everything that a stream must bring over.
 #[derive(Debug, PartialEq, Eq)]
 struct Dump {
     applied: Zxid,
     digest: u64,
     counts: TreeCounts,
-    nodes: BTreeMap<String, (StatPersisted, Option<Vec<u8>>, Vec<u8>, u64)>,
+    nodes: Nodes,
     sessions: Vec<(SessionId, i32)>,
     ephemerals: BTreeMap<i64, Vec<String>>,
     quotas: BTreeMap<String, String>,
@@ -65,11 +70,7 @@ impl Dump {
     }
 }
 
-fn collect(
-    tree: &Tree,
-    node: NodeRef<'_>,
-    nodes: &mut BTreeMap<String, (StatPersisted, Option<Vec<u8>>, Vec<u8>, u64)>,
-) {
+fn collect(tree: &Tree, node: NodeRef<'_>, nodes: &mut Nodes) {
     let acl = tree.acl(node.acl_id()).raw().to_vec();
     let whole = (node.persisted(), node.data().map(<[u8]>::to_vec), acl, node.descendants());
     assert_eq!(tree.find(&node.path()).unwrap().persisted(), whole.0);
@@ -283,29 +284,49 @@ fn ss2_children_in_lower_slots_than_their_parents_come_behind_them_and_are_not_h
     assert_same(&Dump::of(&tree), &expected);
 }
 
+fn run(tree: &impl SharedTree, txn: Txn<'_>) {
+    tree.write(|tree| {
+        let header = TxnHeader { zxid: tree.applied().next().0 as i64, ..TxnHeader::default() };
+        tree.apply(&Proposal { header, txn, digest: None }, &mut Fired::new());
+    });
+}
+
+fn create(path: &str, parent_cversion: i32) -> Txn<'_> {
+    let (data, acl, lifetime) = (Some(&b"x"[..]), AclVec::NULL, Lifetime::Persistent);
+    Txn::Create(CreateTxn { path, data, acl, lifetime, parent_cversion })
+}
+
 #[test]
 fn parents_whose_cversion_says_nothing_of_their_children_are_known_all_the_same() {
-    for gone_before in [false, true] {
-        let shared = parking_lot::RwLock::new(Tree::new(options()));
-        let mut zxid = 0;
-        let mut run = |txn: Txn<'_>| {
-            zxid += 1;
-            let header = TxnHeader { zxid, ..TxnHeader::default() };
-            shared.write().apply(&Proposal { header, txn, digest: None }, &mut Fired::new());
-        };
-        let create = |path| {
-            let (data, acl, lifetime) = (Some(&b"x"[..]), AclVec::NULL, Lifetime::Persistent);
-            Txn::Create(CreateTxn { path, data, acl, lifetime, parent_cversion: 0 })
-        };
-        ["/p", "/p/q", "/p/q/r", "/p/q/s"].into_iter().for_each(|path| run(create(path)));
+    let paths = ["/p", "/p/q", "/p/q/r", "/p/q/s"];
+    let by_transactions = || {
+        let tree = RwLock::new(Tree::new(options()));
+        paths.into_iter().for_each(|path| run(&tree, create(path, 0)));
+        tree
+    };
+    // Deletions leave parents alone whose pzxid is of a later time.
+    let by_a_fuzzy_stream = || {
+        let late = StatPersisted { pzxid: 1_000, ..born(1) };
+        let java =
+            paths.iter().fold(Java::begin().with_reserved(), |java, path| java.node(path, None, -1, late));
+        RwLock::new(receive(&java.end(), Zxid(9), || 50).expect("a stream of ZooKeeper's").0)
+    };
+    for (shared, gone_meanwhile) in [
+        (by_transactions(), false),
+        (by_transactions(), true),
+        (by_a_fuzzy_stream(), false),
+        (by_a_fuzzy_stream(), true),
+    ] {
         let expected = SharedTree::read(&shared, Dump::of);
         let (mut source, mut stream) = (SnapSource::begin_in_steps(&shared, 1).unwrap(), Vec::new());
-        for _ in 0..3 {
+        // The root is written, nothing else.
+        while source.progress().0 == 0 {
             assert!(source.step(&shared, &mut stream));
         }
-        if gone_before {
-            ["/p/q/s", "/p/q/r", "/p/q", "/p"].into_iter().for_each(|path| run(Txn::Delete { path }));
-            run(create("/other"));
+        if gone_meanwhile {
+            paths.into_iter().rev().for_each(|path| run(&shared, Txn::Delete { path }));
+            run(&shared, create("/other", 1));
+            assert!(shared.read().find("/p").is_none());
         }
         while source.step(&shared, &mut stream) {}
         source.finish(&shared);
@@ -380,7 +401,7 @@ fn ss4_damaged_streams_are_refused_or_become_trees_but_never_panic() {
             bytes[at / 8] ^= 1 << (at % 8);
         }
         if let Ok((tree, _)) = receive(&bytes, expected.applied, || rng.below(3_000) as usize) {
-            let shared = parking_lot::RwLock::new(tree);
+            let shared = RwLock::new(tree);
             let again = stream_of(&shared);
             let (twin, _) = receive(&again, expected.applied, || 5_000).expect("what was taken can be sent");
             assert_eq!((twin.digest(), twin.counts()), (shared.read().digest(), shared.read().counts()));
@@ -489,7 +510,7 @@ fn a_stream_of_zookeepers_becomes_the_tree_that_it_was() {
 
 #[test]
 fn a_stream_of_ours_is_byte_for_byte_what_zookeeper_would_write() {
-    let shared = parking_lot::RwLock::new(Tree::new(options()));
+    let shared = RwLock::new(Tree::new(options()));
     let mut out = Vec::new();
     out.put_int(0);
     out.put_int(1);
