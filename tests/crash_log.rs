@@ -2,7 +2,8 @@
 //! agree with the model; every single bit is flipped; every write, sync and rename fails once.
 //!
 //! The script meets making, rotating (with and without a spare), recycling, purging, truncating (within a segment, across
-//! segments, to the start), marks, a clean stop, and a restart that cuts a torn tail.
+//! segments, to the start), replacing (with and without a spare, of one segment and of several, of an empty log), marks, a clean
+//! stop, and a restart that cuts a torn tail.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -62,6 +63,17 @@ fn script(bench: &mut LogBench) -> Result<(), LogError> {
     bench.crash_to(killed);
     bench.open()?;
     bench.append(1)?;
+    bench.flush()?;
+    bench.log_mut().spares.prepare_if_needed()?;
+    // Of several segments, with a spare and an unflushed group; then of an empty log, without a spare.
+    bench.append(2)?;
+    bench.reset(7)?;
+    bench.reset(0)?;
+    bench.append(2)?;
+    bench.flush()?;
+    bench.append(1)?;
+    bench.truncate(9)?;
+    bench.append(2)?;
     bench.flush()
 }
 
@@ -104,7 +116,14 @@ fn no_crash_at_any_operation_loses_or_refuses_anything() {
     let crashes = for_each_crash(OPTIONS, &mut check) + for_each_crash(LARGER, &mut check);
     assert!(crashes > 250, "the script is long: {crashes}");
     assert!(images > 10_000, "{images}");
-    for row in [Row::Fresh, Row::CleanEnd, Row::TornTail, Row::TornRotation, Row::TruncationPending] {
+    for row in [
+        Row::Fresh,
+        Row::CleanEnd,
+        Row::TornTail,
+        Row::TornRotation,
+        Row::TruncationPending,
+        Row::ResetPending,
+    ] {
         assert!(rows.contains_key(&row), "{row} was never met: {rows:?}");
     }
 }
@@ -371,6 +390,116 @@ fn a_snapshot_ahead_of_the_log_and_a_lost_truncation_target_are_refused() {
     let mut lost = bench.beside(bench.disk.fork());
     lost.hints.pending_truncate = Some(last.next());
     assert!(matches!(lost.open(), Err(LogError::Refused { row: Row::TruncationTargetMissing, .. })));
+}
+
+/// Two ways to a log that is empty and does not start at zero; the snapshot there is lost, an older one is not.
+#[test]
+fn an_empty_log_does_not_take_an_older_snapshot_for_the_state_it_continues() {
+    let replaced = |bench: &mut LogBench| bench.reset(5);
+    let cut_to_its_start = |bench: &mut LogBench| {
+        bench.snapshot_and_purge(0)?;
+        bench.hints.base = bench.log().reader.base();
+        bench.truncate(1000)
+    };
+    for (way, empty) in [(0, &replaced as &dyn Fn(&mut LogBench) -> _), (1, &cut_to_its_start)] {
+        let mut bench = stopped_log();
+        bench.open().expect("sound");
+        empty(&mut bench).expect("sound");
+        let base = bench.log().reader.base();
+        assert!(base > Zxid::ZERO && bench.read_all().is_empty(), "{way}");
+        bench.crash_to(bench.disk.after_crash(&mut Nothing));
+        let mut older = bench.beside(bench.disk.fork());
+        older.hints.base = Zxid(base.0 - 1);
+        let refused = older.open();
+        assert!(
+            matches!(refused, Err(LogError::Refused { row: Row::StartMissing, .. })),
+            "{way}: {refused:?}"
+        );
+        assert_eq!(bench.open().expect("the snapshot is there").base, base, "{way}");
+    }
+}
+
+#[test]
+fn a_replaced_log_needs_its_snapshot_at_the_next_start_and_nothing_of_the_old_records() {
+    let bench = stopped_log();
+    let base = bench.appended.last().expect("records").next();
+    let pending = |disk: SimDisk, newest: Zxid| {
+        let mut next = bench.beside(disk);
+        next.hints.pending_reset = Some(base);
+        next.hints.clean_stop = None;
+        next.hints.base = newest;
+        next.appended.clear();
+        next.acknowledged = 0;
+        next
+    };
+    let ops = bench.disk.ops();
+    for newest in [Zxid::ZERO, Zxid(base.0 - 1), base.next()] {
+        let refused = pending(bench.disk.clone(), newest).open();
+        assert!(
+            matches!(refused, Err(LogError::Refused { row: Row::ResetSnapshotMissing, .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(bench.disk.ops(), ops, "a refusal touches nothing");
+    // A sector of the old records that cannot be read is no obstacle.
+    bench.disk.set_bad_sector(&segment_files(&bench.disk)[1], 4608).expect("there");
+    let mut next = pending(bench.disk.fork(), base);
+    let report = next.open().expect("the snapshot is there");
+    assert_eq!((report.row, report.base, report.last), (Row::ResetPending, base, base));
+    let is_live = |path: &PathBuf| path.extension().is_some_and(|e| e != "retired");
+    assert_eq!(segment_files(&next.disk).into_iter().filter(is_live).count(), 1);
+}
+
+#[test]
+fn a_log_that_lacks_what_was_noted_as_committed_is_refused() {
+    let bench = stopped_log();
+    let last = *bench.appended.last().expect("records");
+    let mut short = bench.beside(bench.disk.fork());
+    short.hints.committed = last.next();
+    assert!(matches!(short.open(), Err(LogError::Refused { row: Row::EndMissing, .. })));
+    let mut whole = bench.beside(bench.disk.fork());
+    whole.hints.committed = last;
+    assert_eq!(whole.open().expect("all there").last, last);
+}
+
+#[test]
+fn a_log_is_not_begun_to_be_replaced_without_space_for_it() {
+    let mut bench = LogBench::new(OPTIONS);
+    bench.open().expect("new");
+    bench.append(2).expect("room");
+    bench.disk.set_capacity(0);
+    assert!(matches!(bench.reset(3), Err(LogError::NoSpace { .. })));
+    assert_eq!(bench.hints.pending_reset, None, "not begun");
+    bench.flush().expect("as before");
+    assert_eq!(bench.read_all(), bench.appended);
+    bench.disk.set_capacity(1 << 30);
+    bench.reset(3).expect("room again");
+    bench.append(1).expect("room");
+    bench.flush().expect("sound");
+    assert_eq!(bench.read_all(), [Zxid(6)]);
+}
+
+#[test]
+fn readers_notice_that_the_log_was_replaced() {
+    let mut bench = LogBench::new(OPTIONS);
+    bench.open().expect("new");
+    for _ in 0..9 {
+        bench.append(3).expect("room");
+    }
+    bench.flush().expect("sound");
+    let reader = bench.log().reader.clone();
+    let mut cursors = [1, 14, 27].map(|z| reader.from(Zxid(z)).expect("there"));
+    let place = bench.durable_pos();
+    bench.reset(10).expect("room");
+    assert!(bench.durable_pos() > place, "places never go back");
+    for cursor in &mut cursors {
+        assert!(matches!(cursor.next(), Err(LogError::Truncated)));
+    }
+    assert!(matches!(reader.from(Zxid(37)), Err(LogError::Compacted { base: Zxid(37) })));
+    assert!(!reader.contains(Zxid(27)).expect("sound") && reader.first_zxid().expect("sound").is_none());
+    bench.append(1).expect("room");
+    bench.flush().expect("sound");
+    assert_eq!(reader.first_zxid().expect("sound"), Some(Zxid(38)));
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub use read::{REPLY_BYTES_MAX, ReadContext, serve_read, serve_read_body};
 pub use recover::{
     NodeDir, NodePlaces, RecoverError, RecoverOptions, RecoveredNode, Replay, ResetError, TruncateError,
     rebuild, recover,
+    AnnounceError, NodeDir, NodePlaces, RecoverError, RecoverOptions, RecoveredNode, Replay, ResetError,
+    TruncateError, rebuild, recover,
 };
 pub use reply::{Served, put_session_fault, put_unimplemented, put_write_reply, serve_auth, serve_sasl};
 pub use snap_stream::{Feed, SnapProgress, SnapSink, SnapSource, SnapStreamError};

@@ -8,6 +8,7 @@
 //! - B5: when this returns, the superblock says that there is a log (`generation > 1`) and names no clean stop: from here on the
 //!   log grows, and a place written down earlier proves nothing any more.
 //! - B6: a member of an ensemble applies nothing that is not known to be committed (rule R4); the log keeps it.
+//! - B7: the snapshot of a received state counts from the moment on when the log is being replaced, not before (rule R7).
 //!
 //! The server and the simulator run this very code. No clock, no thread, no randomness of its own: [`RecoverOptions`] brings the
 //! seed, [`RecoverShell`] the threads and somebody to tell. Page: `docs/recovery.md`.
@@ -23,12 +24,12 @@ use std::sync::Arc;
 use crate::base::rng::Rng;
 use crate::base::{LogPos, ServerId, Zxid};
 use crate::storage::log::{Log, LogOptions, LogReader, RecoveryHints, RecoveryReport};
-use crate::storage::snapshot::SnapshotStore;
+use crate::storage::snapshot::{SnapshotError, SnapshotStore};
 use crate::storage::superblock::CopyState;
 use crate::storage::vfs::{Vfs, create_dir_durable};
 use crate::tree::{Tree, TreeOptions};
 
-pub use dir::{NodeDir, ResetError, TruncateError};
+pub use dir::{AnnounceError, NodeDir, ResetError, TruncateError};
 pub use error::{RecoverError, SnapshotFault};
 pub use replay::Replay;
 
@@ -91,9 +92,9 @@ pub enum RecoverEvent<'a> {
         /// What each copy was like.
         copies: &'a [CopyState],
     },
-    /// A pending truncation or reset removed these snapshots first.
+    /// A pending truncation or reset removed these snapshots first, or one was announced for a reset that never began.
     SnapshotsRemoved {
-        /// The last transaction that stays.
+        /// Of the truncation or reset.
         target: Zxid,
         /// What was removed, newest first.
         zxids: &'a [Zxid],
@@ -192,7 +193,7 @@ pub fn recover(
     let mut dir = NodeDir::open(&**vfs, places, options.server_id, &mut seeds, shell)?;
     let snapshots = SnapshotStore::open(Arc::clone(vfs), &places.data)
         .map_err(|source| RecoverError::Snapshots { dir: places.data.clone(), source })?;
-    remove_snapshots_above_target(&dir, &snapshots, places, shell)?;
+    remove_snapshots(&dir, &snapshots, places, shell)?;
     let load::Loaded { mut tree, snapshot, bad } =
         load::newest(&snapshots, places, options.tree, None, shell)?;
     let (log, report) = open_log(vfs, places, options, &dir, tree.applied(), seeds.next_u64())?;
@@ -239,15 +240,20 @@ pub fn rebuild(
     Ok(tree)
 }
 
-/// B4: what the log is about to lose, no snapshot may bring back.
-fn remove_snapshots_above_target(
+/// B4, B7: what the log is about to lose, no snapshot may bring back; and none may stand for a log that was not replaced.
+fn remove_snapshots(
     dir: &NodeDir,
     snapshots: &SnapshotStore,
     places: &NodePlaces,
     shell: &RecoverShell<'_>,
 ) -> Result<(), RecoverError> {
-    let Some(target) = dir.pending().target() else { return Ok(()) };
-    let zxids = snapshots.remove_above(target).map_err(|source| RecoverError::TruncateSnapshots {
+    let (target, removed) = match dir.pending() {
+        Pending::Nothing => return Ok(()),
+        Pending::Truncate(to) | Pending::Reset(to) => (to, snapshots.remove_above(to)),
+        // Published or not: the log was not replaced yet, and goes on without it.
+        Pending::State(at) => (at, remove_if_there(snapshots, at)),
+    };
+    let zxids = removed.map_err(|source| RecoverError::TruncateSnapshots {
         dir: places.data.clone(),
         target,
         source,
@@ -256,6 +262,12 @@ fn remove_snapshots_above_target(
         (shell.observe)(&RecoverEvent::SnapshotsRemoved { target, zxids: &zxids });
     }
     Ok(())
+}
+
+fn remove_if_there(snapshots: &SnapshotStore, zxid: Zxid) -> Result<Vec<Zxid>, SnapshotError> {
+    let there: Vec<Zxid> = snapshots.zxids()?.into_iter().filter(|&z| z == zxid).collect();
+    snapshots.remove(&there)?;
+    Ok(there)
 }
 
 fn open_log(

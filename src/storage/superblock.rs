@@ -46,6 +46,9 @@ pub struct Superblock {
     /// The log is being replaced by an empty one that starts after this zxid: a whole state at that zxid has been received and
     /// published as a snapshot. To be finished before anything else. Never beside a pending truncation.
     pub reset_pending: Option<Zxid>,
+    /// A whole state at this zxid, from elsewhere, is being published as a snapshot; the log is as it was. Found at a start, that
+    /// snapshot goes: the log may end before it. Never beside the other two.
+    pub state_announced: Option<Zxid>,
     /// A transaction that is known to be committed, and was durable here when this was stored. Grows lazily, never goes back.
     pub committed: Zxid,
 }
@@ -63,14 +66,15 @@ impl Superblock {
             truncate_pending: None,
             clean_stop: None,
             reset_pending: None,
+            state_announced: None,
             committed: Zxid::ZERO,
         }
     }
 
     /// True when no two values contradict each other.
     fn is_sound(&self) -> bool {
-        self.epoch_current <= self.epoch_accepted
-            && (self.truncate_pending.is_none() || self.reset_pending.is_none())
+        let pending = [self.truncate_pending, self.reset_pending, self.state_announced];
+        self.epoch_current <= self.epoch_accepted && pending.iter().flatten().count() <= 1
     }
 }
 

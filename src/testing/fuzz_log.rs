@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::base::LogPos;
+use crate::base::{LogPos, Zxid};
 use crate::storage::log::format::{self, SEGMENT_HEAD_BYTES, SegmentHead};
 use crate::storage::log::{Log, LogError, LogOptions, RecoveryHints, inspect};
 use crate::storage::vfs::{OpenMode, Vfs};
@@ -24,7 +24,8 @@ pub fn log_open(data: &[u8]) {
     for (i, bytes) in data.chunks(SEGMENT_BYTES as usize).take(3).enumerate() {
         write_segment(&disk, i as u64 + 1, bytes, how & 1 == 1);
     }
-    let hints = RecoveryHints { history: how & 2 != 0, ..RecoveryHints::default() };
+    let pending_reset = (how & 4 != 0).then_some(Zxid::ZERO);
+    let hints = RecoveryHints { history: how & 2 != 0, pending_reset, ..RecoveryHints::default() };
     let before = inspect(&disk, dir, hints, &mut |_, _, _| ()).map(|i| (i.starts, i.last)).ok();
     let options = LogOptions { segment_bytes: SEGMENT_BYTES, ..LogOptions::default() };
     match Log::open(Arc::new(disk), dir, options, hints, 7) {
@@ -106,6 +107,7 @@ fn run_op(bench: &mut LogBench, op: u8, arg: u8) -> Result<(), LogError> {
         6 => bench.log_mut().spares.prepare_if_needed().map(drop),
         7 => bench.snapshot_and_purge(usize::from(arg) % 8),
         8 if arg.is_multiple_of(3) => bench.truncate(usize::from(arg) % 7),
+        8 if arg % 3 == 1 => bench.reset(u64::from(arg) % 5),
         8 => bench.flush(),
         9 => {
             // Somewhere in one of the next operations.

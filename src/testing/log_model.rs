@@ -87,7 +87,9 @@ impl LogBench {
         self.hints.history = true;
         self.hints.clean_stop = None;
         assert_eq!(report.truncated_to, self.hints.pending_truncate, "an intent is carried out");
+        assert_eq!(report.reset_to, self.hints.pending_reset, "an intent is carried out");
         self.hints.pending_truncate = None;
+        self.hints.pending_reset = None;
         self.check_against_model(&report);
         Ok(report)
     }
@@ -187,6 +189,23 @@ impl LogBench {
             Ok(())
         })?;
         assert_eq!(self.log().reader.last_zxid(), to);
+        Ok(())
+    }
+
+    /// Replaces the log by an empty one behind the state at a zxid that is `ahead` of the last record.
+    pub fn reset(&mut self, ahead: u64) -> Result<(), LogError> {
+        let base = Zxid(self.log().appender.last_zxid().0 + ahead);
+        let LogBench { log, hints, appended, acknowledged, .. } = self;
+        let log = log.as_mut().expect("open");
+        log.appender.reset(&mut log.flusher, base, &mut |intent| {
+            hints.pending_reset = intent;
+            // From here on that snapshot counts, and nothing else.
+            hints.base = base;
+            appended.clear();
+            *acknowledged = 0;
+            Ok(())
+        })?;
+        assert_eq!((self.log().reader.base(), self.log().reader.last_zxid()), (base, base));
         Ok(())
     }
 

@@ -147,7 +147,14 @@ fn hints(dir: &Path) -> anyhow::Result<RecoveryHints> {
 fn stored_hints(dir: &Path) -> anyhow::Result<Option<RecoveryHints>> {
     let Ok(Some(stored)) = superblock::load(&RealVfs, dir, false) else { return Ok(None) };
     let store = SnapshotStore::read_only(Arc::new(RealVfs), dir);
-    let newest = store.newest_valid(None).with_context(|| dir.display().to_string())?.reader;
+    let newest_below = |below| store.newest_valid(below).with_context(|| dir.display().to_string());
+    let mut newest = newest_below(None)?.reader;
+    // A start removes a state that was announced and never took the log's place.
+    if let Some(announced) = stored.value.state_announced
+        && newest.as_ref().is_some_and(|reader| reader.info().zxid == announced)
+    {
+        newest = newest_below(Some(announced))?.reader;
+    }
     Ok(Some(RecoveryHints {
         base: newest.map_or(Zxid::ZERO, |reader| reader.info().zxid),
         history: true,
@@ -348,7 +355,7 @@ fn kind_name(kind: i32) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Epoch, ServerId};
+    use crate::base::ServerId;
     use crate::storage::log::{Group, Log, LogOptions};
     use crate::storage::superblock::{Superblock, SuperblockStore};
     use crate::wire::txn::{MultiWriter, TxnDigest, TxnHeader, kind};

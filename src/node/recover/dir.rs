@@ -13,7 +13,7 @@ use super::{NodePlaces, RecoverError, RecoverEvent, RecoverShell};
 use crate::base::rng::Rng;
 use crate::base::{Epoch, LogPos, ServerId, Zxid};
 use crate::storage::log::{Appender, Flusher, LogError};
-use crate::storage::snapshot::{SnapshotError, SnapshotStore};
+use crate::storage::snapshot::{SnapshotError, SnapshotStore, VerifyReport};
 use crate::storage::superblock::{Superblock, SuperblockError, SuperblockStore};
 use crate::storage::vfs::{Vfs, VfsLock};
 
@@ -75,6 +75,23 @@ pub enum ResetError {
     /// `NoSpace` changed nothing; after anything else the process must stop, and the next start finishes the replacement.
     #[error("{0}")]
     Log(#[from] LogError),
+}
+
+/// Why a state cannot be announced or withdrawn.
+#[derive(Debug, Error)]
+pub enum AnnounceError {
+    /// Snapshots cannot be looked at, or removed.
+    #[error("{0}")]
+    Snapshots(#[from] SnapshotError),
+    /// It cannot be stored.
+    #[error("{0}")]
+    Superblock(#[from] SuperblockError),
+}
+
+impl From<io::Error> for AnnounceError {
+    fn from(error: io::Error) -> AnnounceError {
+        AnnounceError::Snapshots(error.into())
+    }
 }
 
 impl NodeDir {
@@ -169,7 +186,7 @@ impl NodeDir {
     /// # Errors
     /// The clean stop is not recorded, or may not be: the next start treats this life as one that crashed.
     pub fn clean_stop(&mut self, end: LogPos, committed: Zxid) -> Result<(), SuperblockError> {
-        assert_eq!(self.pending(), Pending::Nothing, "a cut ends before its process does");
+        assert_eq!(self.pending().target(), None, "a cut ends before its process does");
         self.change(|value| {
             value.clean_stop = Some(end);
             value.committed = value.committed.max(committed);
@@ -189,6 +206,7 @@ impl NodeDir {
         to: Zxid,
     ) -> Result<(), TruncateError> {
         let (log_base, committed) = (appender.base(), self.superblock().committed);
+        assert_eq!(self.pending(), Pending::Nothing, "one at a time");
         if to < committed {
             return Err(TruncateError::Committed { to, committed });
         }
@@ -200,12 +218,46 @@ impl NodeDir {
         Ok(())
     }
 
-    /// Replaces the node's durable history by the whole state at `base`, which has been published as a snapshot: intent, snapshots
-    /// that may hold anything later, log, intent cleared. That snapshot is read back first, all of it. Older snapshots stay; they
+    /// To be called before the snapshot of a whole state at `base` that came from elsewhere gets its name: until
+    /// [`NodeDir::reset`], the log may end before it, and a start that finds it announced removes it and goes on as if it had never
+    /// come. False when that state is here already, as a whole snapshot: then nothing is announced, and nothing is to be published.
+    /// A snapshot of that name that is of no use goes first.
+    ///
+    /// From here to [`NodeDir::reset`] or [`NodeDir::withdraw_state`] no other snapshot is taken, and neither snapshots nor log are
+    /// purged: the announced one covers nothing yet.
+    ///
+    /// # Errors
+    /// It may or may not be announced: nothing may be published, and the process stops.
+    pub fn announce_state(&mut self, snapshots: &SnapshotStore, base: Zxid) -> Result<bool, AnnounceError> {
+        assert_eq!(self.pending(), Pending::Nothing, "one at a time");
+        if snapshots.zxids()?.contains(&base) {
+            match snapshots.verify(base)? {
+                report if is_exactly(&report, base) => return Ok(false),
+                _ => snapshots.remove(&[base])?,
+            }
+        }
+        self.store_pending(Pending::State(base))?;
+        Ok(true)
+    }
+
+    /// Gives up a state that was announced, published or not. Nothing happens when none was.
+    ///
+    /// # Errors
+    /// The next start does it; the process stops.
+    pub fn withdraw_state(&mut self, snapshots: &SnapshotStore) -> Result<(), AnnounceError> {
+        let Pending::State(base) = self.pending() else { return Ok(()) };
+        if snapshots.zxids()?.contains(&base) {
+            snapshots.remove(&[base])?;
+        }
+        Ok(self.store_pending(Pending::Nothing)?)
+    }
+
+    /// Replaces the node's durable history by the whole state at `base`, which has been announced and published as a snapshot:
+    /// intent, snapshots that may hold anything later, log, intent cleared. That snapshot is read back first, all of it. Older snapshots stay; they
     /// cannot be taken for the whole state, because the log says that it starts after `base`, and a start refuses the gap (B3).
     ///
     /// # Errors
-    /// See [`ResetError`].
+    /// See [`ResetError`]; where nothing was changed, the state is still announced.
     pub fn reset(
         &mut self,
         appender: &mut Appender,
@@ -213,7 +265,8 @@ impl NodeDir {
         snapshots: &SnapshotStore,
         base: Zxid,
     ) -> Result<(), ResetError> {
-        let committed = self.superblock().committed;
+        let (pending, committed) = (self.pending(), self.superblock().committed);
+        assert!([Pending::Nothing, Pending::State(base)].contains(&pending), "one at a time: {pending:?}");
         if base < committed {
             return Err(ResetError::Committed { base, committed });
         }
@@ -240,12 +293,11 @@ impl NodeDir {
 
     /// What is to be finished.
     pub(super) fn pending(&self) -> Pending {
-        match (self.superblock().truncate_pending, self.superblock().reset_pending) {
-            (None, None) => Pending::Nothing,
-            (Some(to), None) => Pending::Truncate(to),
-            (None, Some(base)) => Pending::Reset(base),
-            (Some(_), Some(_)) => unreachable!("the superblock refuses to hold both"),
-        }
+        let Superblock { truncate_pending, reset_pending, state_announced, .. } = *self.superblock();
+        let truncate = truncate_pending.map(Pending::Truncate);
+        // At most one is there: the superblock holds no more.
+        let pending = truncate.or(reset_pending.map(Pending::Reset)).or(state_announced.map(Pending::State));
+        pending.unwrap_or(Pending::Nothing)
     }
 
     /// The clean-stop place goes in the same write: it may lie behind the cut.
@@ -253,6 +305,7 @@ impl NodeDir {
         self.change(|value| {
             value.truncate_pending = if let Pending::Truncate(to) = pending { Some(to) } else { None };
             value.reset_pending = if let Pending::Reset(base) = pending { Some(base) } else { None };
+            value.state_announced = if let Pending::State(base) = pending { Some(base) } else { None };
             value.clean_stop = None;
         })
     }
@@ -272,13 +325,15 @@ pub(super) enum Pending {
     Truncate(Zxid),
     /// Replaced by the state at this.
     Reset(Zxid),
+    /// That state is being published; nothing else has changed yet.
+    State(Zxid),
 }
 
 impl Pending {
     /// The last transaction that stays: no snapshot may hold a later one.
     pub(super) fn target(self) -> Option<Zxid> {
         match self {
-            Pending::Nothing => None,
+            Pending::Nothing | Pending::State(_) => None,
             Pending::Truncate(zxid) | Pending::Reset(zxid) => Some(zxid),
         }
     }
@@ -287,12 +342,17 @@ impl Pending {
 /// Reads the snapshot at `base` back: it must be whole, and hold nothing later. Otherwise, what is wrong.
 fn check_whole(snapshots: &SnapshotStore, base: Zxid) -> Result<(), String> {
     let report = snapshots.verify(base).map_err(|e| e.to_string())?;
-    match (report.is_good(), report.info, report.damages.first()) {
-        (true, Some(info), _) if info.zxid_end == base => Ok(()),
-        (true, Some(info), _) => Err(format!("it may hold transactions up to {}", info.zxid_end)),
-        (_, _, Some(damage)) => Err(damage.to_string()),
-        _ => Err("it cannot be read".into()),
+    match (&report.info, report.damages.first()) {
+        _ if is_exactly(&report, base) => Ok(()),
+        (_, Some(damage)) => Err(damage.to_string()),
+        (Some(info), None) => Err(format!("it may hold transactions up to {}", info.zxid_end)),
+        (None, None) => Err("it does not say what it holds".into()),
     }
+}
+
+/// True for a whole snapshot of the state at `base`, with nothing later in it.
+fn is_exactly(report: &VerifyReport, base: Zxid) -> bool {
+    report.is_good() && report.info.as_ref().is_some_and(|info| (info.zxid, info.zxid_end) == (base, base))
 }
 
 /// True when a start after the cut would find a beginning: an empty tree and a whole log, or a snapshot the log reaches.

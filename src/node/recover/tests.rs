@@ -1,5 +1,7 @@
 //! What the simulator cannot ask for: every refusal with its words, truncation with snapshots, several threads, progress.
 
+mod member;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
@@ -11,7 +13,7 @@ use crate::node::{AuthIds, Prepare, PrepareOptions, WriteRequest};
 use crate::session::Tracker;
 use crate::storage::log::{Group, RecordKind};
 use crate::storage::snapshot::SnapshotError;
-use crate::testing::sim_disk::{Nothing, SimDisk};
+use crate::testing::sim_disk::{Fault, Nothing, OpKind, Random, SimDisk};
 use crate::testing::world::body;
 use crate::tree::Fired;
 use crate::wire::OpCode;

@@ -64,6 +64,7 @@ pub(super) const LAYOUT: [(&str, usize, usize); 17] = [
 const FLAG_TRUNCATE: u64 = 1;
 const FLAG_CLEAN_STOP: u64 = 2;
 const FLAG_RESET: u64 = 4;
+const FLAG_STATE: u64 = 8;
 
 /// What is wrong with a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +95,9 @@ pub(super) fn encode(value: &Superblock, generation: u64, copy: u32) -> [u8; COP
     let clean = value.clean_stop.unwrap_or_default();
     let flags = if value.truncate_pending.is_some() { FLAG_TRUNCATE } else { 0 }
         | if value.clean_stop.is_some() { FLAG_CLEAN_STOP } else { 0 }
-        | if value.reset_pending.is_some() { FLAG_RESET } else { 0 };
+        | if value.reset_pending.is_some() { FLAG_RESET } else { 0 }
+        | if value.state_announced.is_some() { FLAG_STATE } else { 0 };
+    let reset = value.reset_pending.or(value.state_announced).unwrap_or_default();
     put(&mut out, MAGIC_AT, &MAGIC);
     put_u32(&mut out, VERSION_AT, VERSION);
     put_u32(&mut out, COPY_AT, copy);
@@ -108,7 +111,7 @@ pub(super) fn encode(value: &Superblock, generation: u64, copy: u32) -> [u8; COP
     put_u64(&mut out, TRUNCATE_ZXID_AT, value.truncate_pending.unwrap_or_default().0);
     put_u64(&mut out, CLEAN_SEGMENT_AT, clean.segment);
     put_u64(&mut out, CLEAN_OFFSET_AT, clean.offset);
-    put_u64(&mut out, RESET_ZXID_AT, value.reset_pending.unwrap_or_default().0);
+    put_u64(&mut out, RESET_ZXID_AT, reset.0);
     put_u64(&mut out, COMMITTED_ZXID_AT, value.committed.0);
     let crc = crc32(&out[..CRC_AT]);
     put_u32(&mut out, CRC_AT, crc);
@@ -133,7 +136,7 @@ pub(super) fn decode(bytes: &[u8; COPY_BYTES], copy: u32) -> Result<Copy, CopyDa
     let value = decode_value(bytes, flags);
     let (flags_known, unused_at) = match version {
         VERSION_WITHOUT_RESET => (FLAG_TRUNCATE | FLAG_CLEAN_STOP, RESET_ZXID_AT),
-        _ => (FLAG_TRUNCATE | FLAG_CLEAN_STOP | FLAG_RESET, UNUSED_AT),
+        _ => (FLAG_TRUNCATE | FLAG_CLEAN_STOP | FLAG_RESET | FLAG_STATE, UNUSED_AT),
     };
     let unused = bytes[unused_at..CRC_AT].iter().all(|&b| b == 0);
     if flags & !flags_known != 0 || !unused || !value.is_sound() {
@@ -153,6 +156,7 @@ fn decode_value(bytes: &[u8; COPY_BYTES], flags: u64) -> Superblock {
         truncate_pending: (flags & FLAG_TRUNCATE != 0).then(|| Zxid(u64_at(bytes, TRUNCATE_ZXID_AT))),
         clean_stop: (flags & FLAG_CLEAN_STOP != 0).then_some(clean),
         reset_pending: (flags & FLAG_RESET != 0).then(|| Zxid(u64_at(bytes, RESET_ZXID_AT))),
+        state_announced: (flags & FLAG_STATE != 0).then(|| Zxid(u64_at(bytes, RESET_ZXID_AT))),
         committed: Zxid(u64_at(bytes, COMMITTED_ZXID_AT)),
     }
 }

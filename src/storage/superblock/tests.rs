@@ -17,6 +17,7 @@ fn first() -> Superblock {
         truncate_pending: None,
         clean_stop: None,
         reset_pending: None,
+        state_announced: None,
         committed: Zxid::ZERO,
     }
 }
@@ -262,7 +263,8 @@ fn the_version_before_is_read_with_nothing_committed_and_rewritten_as_this_one()
 #[test]
 fn the_version_before_has_no_reset_and_no_commit_point() {
     let reset = Superblock { reset_pending: Some(Zxid(9)), ..first() };
-    for value in [reset, Superblock { committed: Zxid(9), ..first() }] {
+    let announced = Superblock { state_announced: Some(Zxid(9)), ..first() };
+    for value in [reset, announced, Superblock { committed: Zxid(9), ..first() }] {
         let bytes = with_byte(&format::encode(&value, 1, 0), 8, 1);
         assert_eq!(format::decode(&bytes, 0).unwrap_err(), CopyDamage::Contradiction);
         assert_eq!(format::decode(&format::encode(&value, 1, 0), 0).unwrap().value, value);
@@ -271,9 +273,12 @@ fn the_version_before_has_no_reset_and_no_commit_point() {
 
 #[test]
 fn a_cut_and_a_replacement_at_once_contradict_each_other() {
-    let both = Superblock { reset_pending: Some(Zxid(9)), ..later() };
-    let damage = format::decode(&format::encode(&both, 1, 0), 0).unwrap_err();
-    assert_eq!(damage, CopyDamage::Contradiction);
+    let reset = Superblock { reset_pending: Some(Zxid(9)), ..later() };
+    let announced = Superblock { state_announced: Some(Zxid(9)), ..later() };
+    for both in [reset, announced] {
+        let damage = format::decode(&format::encode(&both, 1, 0), 0).unwrap_err();
+        assert_eq!(damage, CopyDamage::Contradiction);
+    }
 }
 
 #[test]
