@@ -67,6 +67,7 @@ fn fixed_seeds_lose_nothing_and_go_where_they_should() {
         ("writes without space", counts.no_space, 50),
         ("failures on the durable path", counts.latched, 50),
         ("clean stops", counts.clean_stops, 100),
+        ("resets", counts.resets, 100),
     ];
     for (what, count, least) in met {
         assert!(count >= least, "{what}: {count}, expected at least {least}");

@@ -24,6 +24,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use self::endings::Image;
 use self::life::Life;
 use self::model::Model;
+use crate::base::Zxid;
 use crate::base::rng::Rng;
 use crate::node::RecoverError;
 use crate::storage::log::LogError;
@@ -52,17 +53,20 @@ pub enum Bug {
     KeepCleanStop,
     /// Acknowledges although the flush failed.
     IgnoreFailedFlush,
+    /// Replaces the log by a state of which there is no snapshot.
+    ResetWithoutSnapshot,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 6] = [
+    pub const ALL: [Bug; 7] = [
         Bug::AcknowledgeBeforeFlush,
         Bug::PurgeWithoutSnapshot,
         Bug::SkipLastReplay,
         Bug::HalfLoadedSnapshot,
         Bug::KeepCleanStop,
         Bug::IgnoreFailedFlush,
+        Bug::ResetWithoutSnapshot,
     ];
 }
 
@@ -122,6 +126,8 @@ pub struct SimCounts {
     pub latched: u64,
     /// Clean stops.
     pub clean_stops: u64,
+    /// Times the log was replaced by a whole state.
+    pub resets: u64,
 }
 
 impl SimCounts {
@@ -147,6 +153,7 @@ impl SimCounts {
             no_space: self.no_space + o.no_space,
             latched: self.latched + o.latched,
             clean_stops: self.clean_stops + o.clean_stops,
+            resets: self.resets + o.resets,
         }
     }
 }
@@ -214,6 +221,8 @@ struct Sim {
     disk: SimDisk,
     model: Model,
     counts: SimCounts,
+    /// Snapshots before this may not reach the log: it was, or was to be, replaced by a state at this.
+    reset_at: Zxid,
     trace: Vec<String>,
 }
 
@@ -224,7 +233,16 @@ impl Sim {
         let disk = SimDisk::new(rng.next_u64());
         disk.set_capacity(life::CAPACITY);
         let model = Model::new(setup.tree_options());
-        Sim { rng, options, setup, disk, model, counts: SimCounts::default(), trace: Vec::new() }
+        Sim {
+            rng,
+            options,
+            setup,
+            disk,
+            model,
+            counts: SimCounts::default(),
+            reset_at: Zxid::ZERO,
+            trace: Vec::new(),
+        }
     }
 
     fn note(&mut self, line: String) {
@@ -341,5 +359,6 @@ fn is_refusal(error: &RecoverError) -> bool {
         RecoverError::Log { source: LogError::Refused { .. }, .. }
             | RecoverError::Gap { .. }
             | RecoverError::LogBehind { .. }
+            | RecoverError::ResetSnapshot { .. }
     )
 }

@@ -184,7 +184,8 @@ pub(super) fn damage_snapshot(sim: &mut Sim) -> Result<(), Violation> {
     let Some(&newest) = zxids.last() else { return Ok(()) };
     let zxid = if sim.rng.one_in(2) { newest } else { zxids[sim.rng.below(zxids.len() as u64) as usize] };
     let is_good = |zxid: &&Zxid| store.verify(**zxid).is_ok_and(|report| report.is_good());
-    let others = zxids.iter().filter(|other| **other != zxid).filter(is_good).count();
+    let reaches_log = |other: &&Zxid| **other != zxid && **other >= sim.reset_at;
+    let others = zxids.iter().filter(reaches_log).filter(is_good).count();
     let acknowledged = sim.model.acknowledged;
     damage(sim, &store.path(zxid), acknowledged, |_| others == 0)
 }

@@ -64,7 +64,7 @@ fn superblock_is_of_a_running_node(life: &Life) -> Result<(), Violation> {
     let value = life.dir.superblock();
     let running = life.dir.has_history()
         && (life.keeps_clean_stop || value.clean_stop.is_none())
-        && value.truncate_pending.is_none();
+        && (value.truncate_pending, value.reset_pending, value.state_announced) == (None, None, None);
     require(running, || format!("superblock after a start: {value:?}"))
 }
 

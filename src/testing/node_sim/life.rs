@@ -177,7 +177,7 @@ impl Life {
 
     /// Does one thing.
     pub(super) fn step(&mut self, sim: &mut Sim) -> Result<(), Violation> {
-        match sim.rng.below(24) {
+        match sim.rng.below(25) {
             0..=7 => self.ask(sim),
             8..=11 => self.flush_and_apply(sim)?,
             12 => {
@@ -189,6 +189,7 @@ impl Life {
             20 => self.purge(sim),
             21 => self.pass_time(sim),
             22 => self.change_capacity(sim),
+            23 => self.receive_state(sim),
             _ => self.connect(sim),
         }
         Ok(())

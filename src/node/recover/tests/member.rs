@@ -73,6 +73,37 @@ fn b7_a_received_state_takes_the_place_of_the_log_or_crashed_at_any_operation_th
 }
 
 #[test]
+fn a_start_that_finishes_a_reset_or_withdraws_a_state_can_itself_be_cut_short_anywhere() {
+    for op in 0.. {
+        let disk = SimDisk::new(1);
+        let mut node = node(&disk);
+        disk.crash_at(disk.ops() + op);
+        let done = receive(&mut node, elsewhere(30)).is_ok();
+        let left = power_cut(node, &disk);
+        let expected = start(&left.fork()).expect("no crash refuses").tree.digest();
+        for inner in 0.. {
+            let first = left.fork();
+            first.crash_at(first.ops() + inner);
+            let started = start(&first).is_ok();
+            for image in [
+                first.after_kill(),
+                first.after_crash(&mut Nothing),
+                first.after_crash(&mut Random::new(inner)),
+            ] {
+                let node = start(&image).unwrap_or_else(|e| panic!("crash at {op}, then at {inner}: {e}"));
+                assert_eq!(node.tree.digest(), expected, "crash at {op}, then at {inner}");
+            }
+            if started {
+                break;
+            }
+        }
+        if done {
+            break;
+        }
+    }
+}
+
+#[test]
 fn b3_after_a_reset_older_snapshots_are_not_taken_for_the_state_also_while_the_log_is_empty() {
     for records in [0, 1] {
         let disk = SimDisk::new(1);

@@ -1,9 +1,10 @@
-//! What the server's background threads do: idle marks, snapshots in steps, retention, purge; and the disk that fills up.
+//! What the server's background threads do: idle marks, snapshots in steps, retention, purge; a whole state that takes the place
+//! of the log, as a member of an ensemble receives it; and the disk that fills up.
 
 use super::{Bug, CAPACITY, Life, Setup, Sim};
 use crate::base::{WallMs, Zxid};
 use crate::node::snapshot::retire;
-use crate::node::{SnapshotFailed, SnapshotOptions, SnapshotTask};
+use crate::node::{ResetError, SnapshotFailed, SnapshotOptions, SnapshotTask};
 use crate::storage::snapshot::SnapshotInfo;
 use crate::storage::vfs::Vfs;
 
@@ -75,6 +76,64 @@ impl Life {
             let purged = self.spares.purge(below);
             sim.counts.purged += *purged.as_ref().unwrap_or(&0) as u64;
             self.survive(sim, "purge", purged);
+        }
+    }
+
+    /// The node's own state, as if it came from elsewhere, takes the place of its log.
+    pub(super) fn receive_state(&mut self, sim: &mut Sim) {
+        let base = self.tree.read().applied();
+        let is_idle = self.task.is_none() && self.batches.is_empty() && base == self.appender.last_zxid();
+        if self.dead || !is_idle || base == Zxid::ZERO || !sim.rng.one_in(4) {
+            return;
+        }
+        let result = match sim.options.bug {
+            Some(Bug::ResetWithoutSnapshot) => self
+                .appender
+                .reset(&mut self.flusher, base, &mut |_| Ok(()))
+                .map(|()| true)
+                .map_err(|e| e.to_string()),
+            _ => self.replace_log(base),
+        };
+        sim.note(format!("state at {base} received: {result:?}"));
+        sim.reset_at = base;
+        (self.end, self.dead) = (None, result.is_err());
+        sim.counts.resets += u64::from(result == Ok(true));
+        sim.counts.latched += u64::from(result.is_err());
+    }
+
+    /// False when it could not be published, or there was no space: it is withdrawn then.
+    fn replace_log(&mut self, base: Zxid) -> Result<bool, String> {
+        let announced =
+            self.dir.announce_state(&self.snapshots, base).map_err(|e| format!("announce: {e}"))?;
+        let published = !announced || self.publish();
+        if published {
+            match self.dir.reset(&mut self.appender, &mut self.flusher, &self.snapshots, base) {
+                Ok(()) => {
+                    self.verified.insert(base);
+                    return Ok(true);
+                }
+                Err(ResetError::Log(e)) if !e.is_benign() => return Err(format!("reset: {e}")),
+                Err(_) => {}
+            }
+        }
+        self.dir.withdraw_state(&self.snapshots).map_err(|e| format!("withdraw: {e}"))?;
+        Ok(false)
+    }
+
+    /// A snapshot of the tree at once; false when there is no room for it, or the disk fails.
+    fn publish(&mut self) -> bool {
+        let (node_id, created) = (self.dir.superblock().node_id, WallMs(1));
+        let options = SnapshotOptions { node_id, created, level: 1, chunk_bytes: 1_000 };
+        let Ok(mut task) = SnapshotTask::begin(&self.tree, &self.snapshots, &options) else { return false };
+        loop {
+            match task.step(&self.tree) {
+                Ok(true) => {}
+                Ok(false) => return task.finish(&self.tree, &self.snapshots).is_ok(),
+                Err(_) => {
+                    task.abort(&self.tree);
+                    return false;
+                }
+            }
         }
     }
 
