@@ -142,10 +142,13 @@ impl ElectionPort {
         Ok(port)
     }
 
-    /// Says `message` to `to`, as soon as there is a connection; a message that still waits is replaced. Never blocks. To whom there is
-    /// no link nothing is said.
+    /// Says `message` to `to`, as soon as there is a connection; a message that still waits is replaced. Never blocks. Nothing
+    /// is said to somebody who is no member, and nothing that is no frame: empty, or longer than 512 KiB.
     pub fn send(&self, to: ServerId, message: Vec<u8>) {
-        assert!(!message.is_empty() && message.len() <= FRAME_BYTES_MAX, "a frame has 1 to 512 KiB");
+        if message.is_empty() || message.len() > FRAME_BYTES_MAX {
+            tracing::error!(to = to.0, bytes = message.len(), "a message of this length cannot be sent");
+            return;
+        }
         match self.context.links.get(to) {
             Some(link) => link.post(message),
             None => tracing::debug!(to = to.0, "nothing is said to a server that is no member"),

@@ -22,6 +22,10 @@ const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_TRIES: u32 = 5;
 
+/// The same for one with something on its way, ms.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MS: u32 = 7_000;
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -139,6 +143,8 @@ pub fn tune(stream: &TcpStream) {
     let _ = sockopt::set_tcp_keepidle(stream, KEEP_ALIVE_IDLE);
     let _ = sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE_INTERVAL);
     let _ = sockopt::set_tcp_keepcnt(stream, KEEP_ALIVE_TRIES);
+    #[cfg(target_os = "linux")]
+    let _ = sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS);
 }
 
 #[cfg(test)]
@@ -160,6 +166,8 @@ mod tests {
             assert!(stream.nodelay().unwrap());
             assert!(rustix::net::sockopt::socket_keepalive(&stream).unwrap());
             assert_eq!(rustix::net::sockopt::tcp_keepcnt(&stream).unwrap(), KEEP_ALIVE_TRIES);
+            #[cfg(target_os = "linux")]
+            assert_eq!(rustix::net::sockopt::tcp_user_timeout(&stream).unwrap(), UNACKNOWLEDGED_MS);
         }
         let any = bind(&on(None, 0), 1, WAIT).await.unwrap();
         let port = any.local_addr().unwrap().port();

@@ -4,8 +4,8 @@
 //! - K2: whoever told something wakes the task.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
@@ -30,6 +30,9 @@ struct Mail {
     last: Option<Vec<u8>>,
     orders: Orders,
 }
+
+/// Held by the one task that speaks about a peer.
+pub(super) type Turn = tokio::sync::Mutex<()>;
 
 /// What the task is to do.
 #[derive(Debug, Default)]
@@ -114,6 +117,8 @@ impl Link {
 pub(super) struct Links {
     all: Mutex<BTreeMap<ServerId, Arc<Link>>>,
     mine: Mutex<Vec<MemberAddress>>,
+    /// Who has a task; a later task of the same peer waits for its end.
+    turns: Mutex<BTreeMap<ServerId, Weak<Turn>>>,
     /// Observers without an id that there have been.
     anonymous: AtomicI64,
 }
@@ -138,6 +143,17 @@ impl Links {
         if all.get(&link.id).is_some_and(|found| Arc::ptr_eq(found, link)) {
             all.remove(&link.id);
         }
+    }
+
+    pub(super) fn turn(&self, id: ServerId) -> Arc<Turn> {
+        let mut turns = self.turns.lock();
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let found = turns.get(&id).and_then(Weak::upgrade);
+        found.unwrap_or_else(|| {
+            let turn = Arc::new(Turn::default());
+            turns.insert(id, Arc::downgrade(&turn));
+            turn
+        })
     }
 
     pub(super) fn retain(&self, keep: impl Fn(ServerId) -> bool) {

@@ -105,6 +105,9 @@ impl Peer {
 
     /// Until the peer is removed or the port dropped; for an observer without an id, until its connection ends.
     pub(super) async fn run(mut self) {
+        // A member that went and came back: what is said of its old connection comes before what is said of the new one.
+        let turn = self.context.links.turn(self.link.id);
+        let _mine = turn.lock().await;
         self.live().await;
         if self.known == Known::Up {
             self.down(&"it is no member any more").await;

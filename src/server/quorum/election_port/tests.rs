@@ -290,8 +290,69 @@ async fn the_newest_message_waits_and_the_last_is_repeated() {
             break;
         }
     }
-    // To somebody who is not there nothing is said.
+    // To somebody who is not there nothing is said, and what is no frame to nobody.
     port.send(ServerId(9), b"x".to_vec());
+    port.send(ServerId(1), Vec::new());
+    port.send(ServerId(1), vec![0; FRAME_BYTES_MAX + 1]);
+    port.send(ServerId(1), b"end".to_vec());
+    loop {
+        let (mut stream, _) = small.accept().await;
+        match read_frame(&mut stream).await.as_str() {
+            "end" => break,
+            text => assert_eq!(text, "after"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_worked_is_replaced_at_once_and_without_a_word() {
+    let mut members = members(&[2]);
+    let small = ByHand::bind(1, &mut members).await;
+    let mut port = start(2, &members).await;
+    for round in 0..20 {
+        let (mut stream, _) = small.accept().await;
+        assert_eq!(soon(port.recv()).await, Up(ServerId(1)), "{round}");
+        stream.write_all(&frame("worked")).await.unwrap();
+        assert_eq!(soon(port.recv()).await, message(1, "worked"), "{round}");
+    }
+}
+
+#[tokio::test]
+async fn who_goes_and_comes_back_is_down_before_it_is_up() {
+    let all = members(&[1, 2]);
+    let mut one = start(1, &all).await;
+    let mut two = start(2, &all).await;
+    until(&mut two, &Up(ServerId(1))).await;
+    let alone: Members = all.clone().into_iter().filter(|(id, _)| id.0 == 2).collect();
+    // Nothing runs between the two.
+    two.set_members(alone);
+    two.set_members(all);
+    until(&mut two, &Down(ServerId(1))).await;
+    until(&mut two, &Up(ServerId(1))).await;
+    two.send(ServerId(1), b"back".to_vec());
+    until(&mut one, &message(2, "back")).await;
+}
+
+#[test]
+fn options_are_what_the_operator_decided() {
+    let text = "dataDir=/d\nclientPort=1\ninitLimit=5\nsyncLimit=2\ntickTime=100\ncnxTimeout=70\n\
+                server.1=a:2888:3888\nserver.2=[::1]:2889:3889\nserver.3=c:2890:3890:observer\n";
+    let files = |path: &std::path::Path| {
+        Ok(Some(if path.ends_with("myid") { b"2".to_vec() } else { text.as_bytes().to_vec() }))
+    };
+    let of = |flags: &[String]| {
+        let read = crate::server::config::Config::read(Some("zoo.cfg".as_ref()), flags, &files).unwrap();
+        ElectionPortOptions::of(&read.config.ensemble.unwrap())
+    };
+    let options = of(&[]);
+    assert_eq!((options.me, options.members.len(), options.bind_tries), (ServerId(2), 3, 3));
+    assert_eq!(
+        options.members[&ServerId(3)],
+        [MemberAddress { host: "c".into(), quorum_port: 2890, election_port: 3890 }]
+    );
+    assert_eq!(options.listen[0].to_string(), "[::1]:3889");
+    assert_eq!((options.connect_timeout.as_millis(), options.handshake_timeout.as_millis()), (70, 200));
+    assert_eq!(of(&["quorumListenOnAllIPs=true".to_owned()]).listen[0].to_string(), "*:3889");
 }
 
 #[tokio::test]
