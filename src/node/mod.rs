@@ -23,8 +23,6 @@ pub use auth::{AuthError, AuthIds, AuthOptions};
 pub use prepare::{Prepare, PrepareOptions, Sessions, WriteRequest};
 pub use read::{REPLY_BYTES_MAX, ReadContext, serve_read, serve_read_body};
 pub use recover::{
-    NodeDir, NodePlaces, RecoverError, RecoverOptions, RecoveredNode, Replay, ResetError, TruncateError,
-    rebuild, recover,
     AnnounceError, NodeDir, NodePlaces, RecoverError, RecoverOptions, RecoveredNode, Replay, ResetError,
     TruncateError, rebuild, recover,
 };

@@ -28,6 +28,10 @@ struct State {
     log_bytes: u64,
     last_snapshot_bytes: u64,
     stopped: bool,
+    /// The member receives a whole state: nothing is taken or removed meanwhile.
+    paused: bool,
+    /// The thread is at work.
+    busy: bool,
     purge_below: Option<Zxid>,
     not_before: Option<Instant>,
     /// When the next round of removal begins; `None`: nothing is ever removed.
@@ -107,14 +111,29 @@ impl Snapshots {
         self.state.lock().purge_below.take()
     }
 
+    /// Nothing is taken or removed any more, or again; true when nothing is under way either.
+    pub(crate) fn pause(&self, paused: bool) -> bool {
+        let mut state = self.state.lock();
+        state.paused = paused;
+        !state.busy
+    }
+
+    fn is_paused(&self) -> bool {
+        self.state.lock().paused
+    }
+
     /// Waits until there is something to do; `None` when the server stops.
     fn wait(&self) -> Option<Work> {
         let mut state = self.state.lock();
+        state.busy = false;
         loop {
             if state.stopped {
                 return None;
             }
-            if let Some(work) = self.work(&state, Instant::now()) {
+            if !state.paused
+                && let Some(work) = self.work(&state, Instant::now())
+            {
+                state.busy = true;
                 return Some(work);
             }
             // With a time limit, for `not_before` and `removal_at` pass without anybody saying so.
@@ -168,9 +187,11 @@ pub(crate) fn run(shared: &Arc<Shared>, store: &SnapshotStore) {
         if work == Work::Take {
             match take_one(shared, store) {
                 Ok(Some(zxid)) => verified.insert(zxid),
-                Ok(None) => return,
-                Err(_) => continue,
+                Ok(None) | Err(_) => continue,
             };
+        }
+        if shared.snapshots.is_paused() {
+            continue;
         }
         if let Err(error) = retire_old(shared, store, &mut verified) {
             tracing::warn!(%error, "old snapshots stay for now");
@@ -179,7 +200,7 @@ pub(crate) fn run(shared: &Arc<Shared>, store: &SnapshotStore) {
     }
 }
 
-/// One attempt, counted and reported: the new snapshot, which was read back; `None` when the server stops meanwhile.
+/// One attempt, counted and reported: the new snapshot, which was read back; `None` when the server stops or pauses it meanwhile.
 fn take_one(shared: &Shared, store: &SnapshotStore) -> Result<Option<Zxid>, SnapshotFailed> {
     let started = Instant::now();
     let taken = take(shared, store);
@@ -200,7 +221,7 @@ fn take_one(shared: &Shared, store: &SnapshotStore) -> Result<Option<Zxid>, Snap
     Ok(taken?.map(|info| info.zxid))
 }
 
-/// Takes one snapshot; `None` when the server stops meanwhile.
+/// Takes one snapshot; `None` when the server stops, or a whole state is received, meanwhile.
 fn take(shared: &Shared, store: &SnapshotStore) -> Result<Option<SnapshotInfo>, SnapshotFailed> {
     let options = SnapshotOptions {
         node_id: shared.node_id,
@@ -212,7 +233,7 @@ fn take(shared: &Shared, store: &SnapshotStore) -> Result<Option<SnapshotInfo>, 
     shared.snapshots.began();
     loop {
         match task.step(&shared.tree) {
-            Ok(true) if shared.is_stopped() => {
+            Ok(true) if shared.is_stopped() || shared.snapshots.is_paused() => {
                 task.abort(&shared.tree);
                 return Ok(None);
             }

@@ -19,6 +19,7 @@ pub fn client_request(data: &[u8]) {
             timeout_ms_max: 2,
             read_only: data.len().is_multiple_of(2),
             local_sessions: data.len().is_multiple_of(3),
+            follows: false,
         };
         plan_connect(&req, &state, &crate::session::Tracker::new(1, 1))
     });

@@ -54,6 +54,8 @@ pub(super) struct Learning {
 #[derive(Debug)]
 enum Install {
     Receiving(Box<SnapSink>),
+    /// All there; waits until nobody else is busy with snapshots.
+    Received(Box<Tree>),
     /// It becomes a snapshot, behind which the log begins anew (rule R7).
     Writing {
         tree: Box<RwLock<Tree>>,
@@ -317,7 +319,7 @@ impl Member {
                     }
                     None => return Received::all(bytes),
                 },
-                Some(Install::Writing { .. }) => return Received { consumed, hold: true },
+                Some(_) => return Received { consumed, hold: true },
                 None => {}
             }
             match QuorumPacket::parse(&bytes[consumed..], &limits) {
@@ -403,7 +405,10 @@ impl Member {
             Ok(Feed::Done { consumed }) => {
                 let Some(Install::Receiving(sink)) = learning.install.take() else { return None };
                 match sink.finish() {
-                    Ok(tree) => self.begin_install(tree).then_some(consumed),
+                    Ok(tree) => {
+                        learning.install = Some(Install::Received(Box::new(tree)));
+                        Some(consumed)
+                    }
                     Err(error) => {
                         self.look(now, StopReason::BadState(Arc::new(error)));
                         None
@@ -417,9 +422,39 @@ impl Member {
         }
     }
 
-    /// R7: first a snapshot, durable and read back, then the log, then memory.
-    fn begin_install(&mut self, tree: Tree) -> bool {
+    /// A state of the leader is on its way into this server's history: nobody else may take, remove or purge anything by snapshots.
+    #[must_use]
+    pub fn is_receiving_state(&self) -> bool {
+        matches!(&self.role, Role::Learning(learning) if learning.install.is_some())
+    }
+
+    /// Writes some of a received state; true when there is more to do at once. `alone`: nobody else is busy with snapshots.
+    pub(super) fn install_step(&mut self, now: MonoMs, alone: bool) -> bool {
+        let Role::Learning(learning) = &mut self.role else { return false };
+        let result = match learning.install.take() {
+            Some(Install::Received(tree)) if alone => self.begin_install(now, *tree),
+            Some(Install::Writing { tree, task }) => self.write_state(now, tree, task),
+            other => {
+                let waits = matches!(other, Some(Install::Received(_)));
+                learning.install = other;
+                return waits;
+            }
+        };
+        result.unwrap_or_else(|error| {
+            self.fail(error);
+            false
+        })
+    }
+
+    /// R7: announced, a snapshot, durable and read back, then the log, then memory.
+    fn begin_install(&mut self, now: MonoMs, tree: Tree) -> Result<bool, MemberError> {
+        let zxid = tree.applied();
         let tree = Box::new(RwLock::new(tree));
+        if !self.storage.dir.announce_state(&self.storage.snapshots, zxid)? {
+            // It is here already, whole.
+            self.install(now, *tree, zxid)?;
+            return Ok(false);
+        }
         let options = SnapshotOptions {
             node_id: self.node_id(),
             // When it was received is nobody's concern; pure code has no clock.
@@ -427,47 +462,34 @@ impl Member {
             level: LEVEL_DEFAULT,
             chunk_bytes: self.options.snapshot_chunk_bytes,
         };
-        match SnapshotTask::begin(&*tree, &self.storage.snapshots, &options) {
-            Ok(task) => {
-                let Role::Learning(learning) = &mut self.role else { return false };
-                learning.install = Some(Install::Writing { tree, task: Box::new(task) });
-                true
-            }
-            Err(error) => {
-                self.fail(error.into());
-                false
-            }
-        }
+        let task = Box::new(SnapshotTask::begin(&*tree, &self.storage.snapshots, &options)?);
+        let Role::Learning(learning) = &mut self.role else { return Ok(false) };
+        learning.install = Some(Install::Writing { tree, task });
+        Ok(true)
     }
 
-    /// Writes some of a received state; true when there is more to do.
-    pub(super) fn install_step(&mut self, now: MonoMs) -> bool {
-        let Role::Learning(learning) = &mut self.role else { return false };
-        let Some(Install::Writing { tree, task }) = &mut learning.install else { return false };
+    fn write_state(
+        &mut self,
+        now: MonoMs,
+        tree: Box<RwLock<Tree>>,
+        mut task: Box<SnapshotTask>,
+    ) -> Result<bool, MemberError> {
         for _ in 0..CHUNKS_PER_STEP {
-            match task.step(&**tree) {
-                Ok(true) => {}
-                Ok(false) => {
-                    if let Err(error) = self.install(now) {
-                        self.fail(error);
-                    }
-                    return false;
-                }
-                Err(error) => {
-                    self.fail(error.into());
-                    return false;
-                }
+            if !task.step(&*tree)? {
+                let zxid = task.finish(&*tree, &self.storage.snapshots)?.zxid;
+                self.install(now, *tree, zxid)?;
+                return Ok(false);
             }
         }
-        true
+        let Role::Learning(learning) = &mut self.role else { return Ok(false) };
+        learning.install = Some(Install::Writing { tree, task });
+        Ok(true)
     }
 
-    fn install(&mut self, now: MonoMs) -> Result<(), MemberError> {
+    fn install(&mut self, now: MonoMs, tree: RwLock<Tree>, zxid: Zxid) -> Result<(), MemberError> {
         let Role::Learning(learning) = &mut self.role else { return Ok(()) };
-        let Some(Install::Writing { tree, task }) = learning.install.take() else { return Ok(()) };
         let link = learning.link;
         let storage = &mut self.storage;
-        let zxid = task.finish(&*tree, &storage.snapshots)?.zxid;
         let flusher = storage.flusher.as_mut().expect("at home when nothing is under way");
         storage.dir.reset(&mut storage.appender, flusher, &storage.snapshots, zxid)?;
         self.positions.replace(zxid);
@@ -475,6 +497,14 @@ impl Member {
         self.outputs.push_back(Output::Tree(Box::new(tree.into_inner())));
         self.learn(now, Input::Installed);
         self.outputs.push_back(Output::Resume(link));
+        Ok(())
+    }
+
+    /// A state that was announced and not installed is forgotten, durably.
+    pub(super) fn withdraw_state(&mut self) -> Result<(), MemberError> {
+        if self.storage.dir.superblock().state_announced.is_some() {
+            self.storage.dir.withdraw_state(&self.storage.snapshots)?;
+        }
         Ok(())
     }
 }

@@ -28,7 +28,7 @@ use thiserror::Error;
 
 use crate::base::{Epoch, MonoMs, ServerId, SessionId, Zxid};
 use crate::election::{self, Election, NO_ZXID, Notice};
-use crate::node::recover::{NodeDir, ResetError, TruncateError};
+use crate::node::recover::{AnnounceError, NodeDir, ResetError, TruncateError};
 use crate::node::snap_stream::{SnapSource, SnapStreamError};
 use crate::node::{SharedTree, SnapshotFailed};
 use crate::storage::log::{Appender, Durable, Flusher, Group, LogError, LogReader};
@@ -204,6 +204,9 @@ pub enum MemberError {
     /// A received state that could not be stored.
     #[error("{0}")]
     Snapshot(#[from] SnapshotFailed),
+    /// Snapshots that could not be looked at or removed.
+    #[error("{0}")]
+    Announce(#[from] AnnounceError),
     /// Two histories.
     #[error("{0}: nothing is changed; compare the members with `zabra recover`")]
     History(LearnerError),
@@ -433,7 +436,10 @@ impl Member {
         self.end_role();
         self.role = Role::Settling;
         self.outputs.push_back(Output::Stop(why));
-        self.settle(now);
+        match self.withdraw_state() {
+            Ok(()) => self.settle(now),
+            Err(error) => self.fail(error),
+        }
     }
 
     /// M4.
@@ -658,14 +664,15 @@ impl Member {
         self.outputs.push_back(Output::Serve(standing));
     }
 
-    /// Feeds learners that are behind, and installs a received state; a little at a time. True when there is more to do at once.
-    pub fn work(&mut self, now: MonoMs, tree: &impl SharedTree) -> bool {
+    /// Feeds learners that are behind, and installs a received state; a little at a time. True when there is more to do at once. While
+    /// [`Member::is_receiving_state`], whoever else takes snapshots pauses; `alone` says that they do.
+    pub fn work(&mut self, now: MonoMs, tree: &impl SharedTree, alone: bool) -> bool {
         for source in self.abandoned.drain(..) {
             source.abort(tree);
         }
         match &self.role {
             Role::Leading(_) => self.feed_all(now, tree),
-            Role::Learning(_) => self.install_step(now),
+            Role::Learning(_) => self.install_step(now, alone),
             Role::Settling | Role::Looking | Role::Failed => false,
         }
     }

@@ -138,6 +138,7 @@ struct Shell {
     synced: VecDeque<(Zxid, Entry, Vec<u8>)>,
     peers: Peers,
     applier: Applier,
+    paused_snapshots: bool,
     figures_at: Instant,
 }
 
@@ -168,6 +169,7 @@ impl Shell {
             synced: VecDeque::new(),
             peers: Peers::default(),
             applier: Applier::default(),
+            paused_snapshots: false,
             figures_at: Instant::now(),
             shared,
         })
@@ -336,7 +338,8 @@ impl Shell {
         self.take_revalidations();
         self.outputs(now);
         let shared = Arc::clone(&self.shared);
-        let mut more = self.member.work(now, &shared.tree);
+        let alone = self.pause_snapshots();
+        let mut more = self.member.work(now, &shared.tree, alone);
         self.outputs(now);
         self.send(now);
         if let Some(flusher) = self.to_flush.take() {
@@ -350,6 +353,16 @@ impl Shell {
         self.send(now);
         self.show_figures();
         more || self.to_flush.is_some()
+    }
+
+    /// While a whole state is received, snapshots are the member's; true when nobody else is busy with them.
+    fn pause_snapshots(&mut self) -> bool {
+        let receiving = self.member.is_receiving_state();
+        if receiving || self.paused_snapshots {
+            self.paused_snapshots = receiving;
+            return self.shared.snapshots.pause(receiving);
+        }
+        true
     }
 
     fn outputs(&mut self, now: MonoMs) {
@@ -684,7 +697,7 @@ impl Shell {
         if let Some(flusher) = self.to_flush.take() {
             self.flush(now, flusher);
         }
-        while let Some((flusher, result, took)) = self.slow_disk.done.try_recv().ok() {
+        while let Ok((flusher, result, took)) = self.slow_disk.done.try_recv() {
             self.flushed(now, flusher, result, took);
         }
         Ok(())
