@@ -558,7 +558,8 @@ impl Leader {
     fn up_to_date(&mut self, now: MonoMs, link: LinkId) {
         if let Some(peer) = self.links.get_mut(&link) {
             peer.stage = Stage::UpToDate;
-            peer.owes_since = (self.proposed > peer.acked && self.proposed.counter() > 0).then_some(now);
+            // What was committed when it came, it does not acknowledge any more; nor what the epoch began with.
+            peer.owes_since = (self.proposed > self.committed.max(peer.acked)).then_some(now);
             self.outputs.push_back(Output::UpToDate(link));
         }
     }

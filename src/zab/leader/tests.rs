@@ -593,7 +593,26 @@ fn a_promise_that_does_not_come_ends_the_leader() {
     assert_eq!(s.wait_hearing(LIMITS.init_ms, &[2]), [Output::GiveUp(GiveUpReason::NotSynchronised)]);
 }
 
+#[test]
+fn nothing_is_due_in_broadcast_but_what_keeps_the_epoch_alive() {
+    let mut s = Scene::established_with(2);
+    assert_eq!(s.leader.next_timer(), Some(s.now), "the first probe at once");
+    s.feed(Input::Timer);
+    assert_eq!(s.leader.next_timer(), Some(s.now.plus(LIMITS.probe_ms)));
+    assert_eq!(s.wait_hearing(100_000, &[2]), []);
+}
+
 /// The learners have the history when they say so: nothing of earlier epochs is acknowledged by them any more.
+#[test]
+fn followers_of_an_idle_leader_owe_nothing() {
+    let mut s = Scene::established_with(2);
+    s.feed(Input::Proposed(z(5, 1)));
+    s.feed(Input::Durable(z(5, 1)));
+    assert_eq!(s.ack(2, z(5, 1)), [Output::Commit(z(5, 1))]);
+    assert_eq!(s.attach(3), [Output::UpToDate(LinkId(3))], "what is committed came with its history");
+    assert_eq!(s.wait_hearing(60_000, &[2, 3]), []);
+}
+
 #[test]
 fn a_silent_zabra_node_is_dropped_after_the_liveness_limit_and_a_zookeeper_node_after_sync_limit() {
     let mut s = Scene::established_with(2);
@@ -608,6 +627,16 @@ fn a_silent_zabra_node_is_dropped_after_the_liveness_limit_and_a_zookeeper_node_
     let left = begun.plus(LIMITS.sync_ms).since(s.now);
     assert_eq!(s.wait_hearing(left - 1, &[]), []);
     assert_eq!(s.wait_hearing(1, &[]), [dropped(3, DropReason::Silent(LIMITS.sync_ms))]);
+}
+
+#[test]
+fn a_learner_that_is_being_brought_up_to_date_may_be_silent_for_long() {
+    let mut s = Scene::established_with(2);
+    s.join(3, 4);
+    s.ack_epoch(3);
+    let limit = LIMITS.init_ms + LIMITS.sync_ms;
+    assert_eq!(s.wait_hearing(limit - 1, &[2]), []);
+    assert_eq!(s.wait_hearing(1, &[2]), [dropped(3, DropReason::Silent(limit))]);
 }
 
 #[test]
@@ -687,6 +716,19 @@ fn a_silent_quorum_is_a_lost_quorum() {
     let end = s.wait_hearing(3 * LIMITS.liveness_ms, &[]);
     assert_eq!(end[0], dropped(2, DropReason::Silent(LIMITS.liveness_ms)));
     assert_eq!(end[1..], [Output::GiveUp(GiveUpReason::QuorumLost(LIMITS.liveness_ms))]);
+}
+
+#[test]
+fn a_follower_that_comes_back_in_time_saves_the_epoch() {
+    let mut s = Scene::established_with(2);
+    s.feed(Input::Left(LinkId(2)));
+    s.wait(LIMITS.liveness_ms - 1);
+    s.join(2, 5);
+    s.acked_epoch(2, None, z(4, 7));
+    assert_eq!(s.synchronise(2), [Output::UpToDate(LinkId(2))]);
+    assert_eq!(s.wait_hearing(10 * LIMITS.liveness_ms, &[2]), []);
+    s.feed(Input::Left(LinkId(2)));
+    assert_eq!(s.wait(LIMITS.liveness_ms - 1), [], "each loss has its own time");
 }
 
 #[test]
