@@ -486,20 +486,22 @@ impl Leader {
             _ => return self.synchronise(link),
         }
         let Some(current) = current else { return };
+        // An observer is not asked: what it has too much was never committed, if a quorum of voters does not know of it.
+        if !voter {
+            return;
+        }
         if (current, last) > (self.mine.current, self.mine.last) {
             return self.ahead(link, id);
         }
-        if voter {
-            self.promised.insert(id);
-            self.enter_epoch(now);
-        }
+        self.promised.insert(id);
+        self.enter_epoch(now);
     }
 
     /// L2: without it there may still be a quorum that this server is good enough for; else the election was wrong.
     fn ahead(&mut self, link: LinkId, id: ServerId) {
         self.drop_link(link, DropReason::Ahead);
         let left = self.voters_where(|_| true);
-        if !self.electorate.contains_quorum(&left) || !self.electorate.is_voter(id) {
+        if !self.electorate.contains_quorum(&left) {
             self.give_up(GiveUpReason::Behind(id));
         }
     }

@@ -336,6 +336,21 @@ fn a_voter_that_is_ahead_is_sent_away_when_a_quorum_remains() {
 
 /// It would come back at once and end every leader there is: nobody asked it, and what it has may never have been committed.
 #[test]
+fn an_observer_that_is_ahead_has_no_say() {
+    let mut s = Scene::of_three();
+    s.join(9, 4);
+    s.join(2, 4);
+    s.feed(Input::Accepted);
+    assert_eq!(s.acked_epoch(9, Some(6), z(6, 1)), []);
+    assert_eq!(s.ack_epoch(2), [Output::Enter(Epoch(5))]);
+    let both = [
+        Output::Synchronise { link: LinkId(2), theirs: z(4, 7) },
+        Output::Synchronise { link: LinkId(9), theirs: z(6, 1) },
+    ];
+    assert_eq!(s.feed(Input::Entered), both);
+}
+
+#[test]
 fn a_voter_promised_to_a_later_epoch_ends_the_leader_and_an_observer_does_not() {
     let mut s = Scene::established_with(2);
     assert_eq!(s.join(9, 6), [Output::LeaderInfo(LinkId(9))]);
