@@ -592,7 +592,8 @@ impl Leader {
                 _ => self.drop_link(link, DropReason::OutOfOrder("ACK of NEWLEADER")),
             };
         }
-        if peer.stage < Stage::Synchronised {
+        // Followers of ZooKeeper 3.8 log and acknowledge beside the thread that acknowledges NEWLEADER (ZOOKEEPER-4685).
+        if peer.stage < Stage::NewLeaderSent {
             return self.drop_link(link, DropReason::OutOfOrder("ACK"));
         }
         if zxid > proposed {
@@ -601,7 +602,9 @@ impl Leader {
         // A ZooKeeper learner may acknowledge what it was sent of earlier epochs.
         if zxid.epoch() == epoch && zxid > peer.acked {
             peer.acked = zxid;
-            peer.owes_since = (zxid < proposed).then_some(now);
+            if peer.stage == Stage::UpToDate {
+                peer.owes_since = (zxid < proposed).then_some(now);
+            }
             if peer.voter {
                 self.commit();
             }

@@ -566,6 +566,19 @@ fn who_left_or_has_not_the_history_does_not_count_for_a_commit() {
 }
 
 /// ZOOKEEPER-4685: a 3.8 follower's log thread acknowledges what came with the history before its main thread acknowledges NEWLEADER.
+#[test]
+fn acknowledgements_that_overtake_that_of_newleader_count_behind_it() {
+    let mut s = Scene::established_with(2);
+    s.feed(Input::Proposed(z(5, 1)));
+    s.join(3, 4);
+    s.ack_epoch(3);
+    s.feed(Input::NewLeaderSent(LinkId(3)));
+    assert_eq!(s.ack(3, z(4, 7)), []);
+    assert_eq!(s.ack(3, z(5, 1)), []);
+    assert_eq!(s.feed(Input::Durable(z(5, 1))), [], "it has not said that it holds the epoch's history");
+    assert_eq!(s.ack(3, z(5, 0)), [Output::UpToDate(LinkId(3)), Output::Commit(z(5, 1))]);
+}
+
 // --- Who is there (L7) ---
 
 #[test]
