@@ -575,11 +575,11 @@ impl Leader {
     // --- Broadcast ---
 
     fn ack(&mut self, now: MonoMs, link: LinkId, zxid: Zxid) {
-        let Some(epoch) = self.epoch() else {
+        let (epoch, proposed) = (self.epoch(), self.proposed);
+        let Some(peer) = self.links.get_mut(&link) else { return };
+        let Some(epoch) = epoch else {
             return self.drop_link(link, DropReason::OutOfOrder("ACK"));
         };
-        let proposed = self.proposed;
-        let Some(peer) = self.links.get_mut(&link) else { return };
         peer.heard = now;
         if zxid == Zxid::new(epoch, 0) {
             return match peer.stage {

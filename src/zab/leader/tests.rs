@@ -432,6 +432,13 @@ fn a_server_that_connects_again_is_heard_on_its_new_link_only() {
     assert_eq!(s.acked_epoch(22, None, z(5, 1)), [Output::Synchronise { link: LinkId(22), theirs: z(5, 1) }]);
 }
 
+#[test]
+fn a_link_that_is_not_there_is_not_dropped_again() {
+    let mut s = Scene::of_three();
+    assert_eq!(s.ack(2, z(5, 0)), []);
+    assert_eq!(s.ack_epoch(2), []);
+}
+
 // --- Synchronisation (L3) ---
 
 #[test]
