@@ -635,8 +635,10 @@ impl Leader {
 
     fn durable(&mut self, now: MonoMs, zxid: Zxid) {
         assert!(self.durable <= zxid && zxid <= self.proposed, "a flush covers what was appended");
-        self.durable = zxid;
-        self.undurable_since = (zxid < self.proposed).then_some(now);
+        if zxid > self.durable {
+            self.durable = zxid;
+            self.undurable_since = (zxid < self.proposed).then_some(now);
+        }
         self.commit();
     }
 

@@ -780,6 +780,21 @@ fn a_leader_whose_disk_stands_still_gives_up_though_its_followers_commit() {
 }
 
 #[test]
+fn a_disk_that_goes_on_is_not_stalled_and_one_that_reports_nothing_new_is() {
+    let mut s = Scene::established_with(2);
+    for counter in 1..20 {
+        s.feed(Input::Proposed(z(5, counter + 1)));
+        s.ack(2, z(5, counter + 1));
+        assert_eq!(s.wait_hearing(LIMITS.stall_ms - 1, &[2]), []);
+        s.feed(Input::Durable(z(5, counter)));
+    }
+    s.wait_hearing(LIMITS.stall_ms / 2, &[2]);
+    assert_eq!(s.feed(Input::Durable(z(5, 19))), []);
+    let end = s.wait_hearing(LIMITS.stall_ms / 2, &[2]);
+    assert_eq!(end, [Output::GiveUp(GiveUpReason::DiskStalled(LIMITS.stall_ms))]);
+}
+
+#[test]
 fn a_disk_that_owes_nothing_is_not_stalled() {
     let mut s = Scene::established_with(2);
     s.feed(Input::Proposed(z(5, 1)));
