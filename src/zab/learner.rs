@@ -9,6 +9,7 @@
 
 use std::collections::VecDeque;
 
+use super::leader::EPOCH_MAX;
 use super::{CommittedLost, Limits};
 use crate::base::{Epoch, MonoMs, Zxid};
 
@@ -118,6 +119,9 @@ pub enum LearnerError {
         /// Promised.
         accepted: Epoch,
     },
+    /// An epoch nobody gets to.
+    #[error("epoch {0} cannot be right")]
+    Epoch(Epoch),
     /// A packet that does not belong there.
     #[error("{0} out of order")]
     OutOfOrder(&'static str),
@@ -330,6 +334,9 @@ impl Learner {
     fn leader_info(&mut self, epoch: Epoch, zabra: bool) -> Result<(), LearnerError> {
         self.advance("LEADERINFO", Stage::Asked, Stage::Accepting)?;
         let accepted = self.start.accepted;
+        if epoch > EPOCH_MAX {
+            return Err(LearnerError::Epoch(epoch));
+        }
         if epoch < accepted {
             return Err(LearnerError::StaleEpoch { found: epoch, accepted });
         }

@@ -158,6 +158,17 @@ fn the_promised_epoch_itself_is_joined_without_a_second_promise() {
     assert_eq!(s.feed(info), [Output::AckEpoch { current: None }]);
 }
 
+/// Once promised it would keep this server out of every ensemble, and a zxid of it would sort before all others on ZooKeeper's side.
+#[test]
+fn an_epoch_that_cannot_be_right_is_not_promised() {
+    for epoch in [Epoch(0x8000_0000), Epoch(u32::MAX), Epoch(EPOCH_MAX.0 + 1)] {
+        let mut s = Scene::new(START);
+        s.feed(Input::Opened);
+        assert_eq!(s.fail(Input::LeaderInfo { epoch, zabra: true }), LearnerError::Epoch(epoch));
+        assert_eq!(s.learner.poll(), None);
+    }
+}
+
 // --- Out of order ---
 
 #[test]
