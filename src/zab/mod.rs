@@ -51,3 +51,6 @@ impl Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod pair;
