@@ -647,7 +647,7 @@ impl Leader {
         if !self.is_established() {
             return;
         }
-        let epoch_begin = self.epoch().map_or(Zxid::ZERO, |epoch| Zxid::new(epoch, 0));
+
         let mut candidates: Vec<Zxid> = self
             .links
             .values()
@@ -655,10 +655,11 @@ impl Leader {
             .map(|p| p.acked)
             .collect();
         candidates.push(self.durable);
-        candidates.retain(|zxid| *zxid > self.committed && *zxid > epoch_begin);
+        candidates.retain(|zxid| *zxid > self.committed);
         candidates.sort_unstable();
         while let Some(zxid) = candidates.pop() {
             if self.electorate.contains_quorum(&self.covered(zxid)) {
+                assert_eq!(Some(zxid.epoch()), self.epoch(), "L4: what came before is committed with L3");
                 self.committed = zxid;
                 self.outputs.push_back(Output::Commit(zxid));
                 return;

@@ -477,11 +477,13 @@ impl Learner {
     /// A5.
     fn acknowledge(&mut self) {
         if self.stage == Stage::InStep && self.start.voter && self.durable > self.acked {
-            let from = Zxid(self.acked.0 + 1).max(Zxid::new(self.epoch, 1));
-            if self.durable >= from {
-                self.outputs.push_back(Output::Ack { from, to: self.durable });
-            }
-            self.acked = self.durable;
+            let (from, to) = (Zxid(self.acked.0 + 1), self.durable);
+            assert!(
+                from.epoch() == self.epoch && to.epoch() == self.epoch,
+                "only the leader's own proposals"
+            );
+            self.outputs.push_back(Output::Ack { from, to });
+            self.acked = to;
         }
     }
 

@@ -235,6 +235,8 @@ fn observers_count_neither_for_the_promise_nor_for_the_history_nor_for_a_commit(
     assert_eq!(s.feed(Input::Durable(z(5, 1))), []);
     assert_eq!(s.ack(9, z(5, 1)), []);
     assert_eq!(s.ack(2, z(5, 1)), [Output::Commit(z(5, 1))]);
+    assert_eq!(s.leader.followers_in_step(), [1, 2].map(ServerId).into());
+    assert!(s.leader.learners().any(|learner| learner == (LinkId(9), ServerId(9), false, true)));
 }
 
 #[test]
@@ -702,6 +704,19 @@ fn a_voter_that_acknowledges_nothing_for_sync_limit_is_dropped_though_it_is_hear
 }
 
 #[test]
+fn an_acknowledgement_of_an_earlier_epoch_pays_nothing() {
+    let mut s = Scene::established_five();
+    s.feed(Input::Proposed(z(5, 1)));
+    s.feed(Input::Durable(z(5, 1)));
+    for id in [2, 3, 4] {
+        s.ack(id, z(5, 1));
+    }
+    s.wait_hearing(LIMITS.sync_ms - 1, &[2, 3, 4, 5]);
+    s.ack(5, z(4, 7));
+    assert_eq!(s.wait(1)[0], dropped(5, DropReason::Lagging(LIMITS.sync_ms)));
+}
+
+#[test]
 fn a_voter_that_is_slow_but_goes_on_is_kept() {
     let mut s = Scene::established_with(2);
     s.feed(Input::Proposed(z(5, 9)));
@@ -762,7 +777,7 @@ fn a_follower_that_comes_back_in_time_saves_the_epoch() {
     s.acked_epoch(2, None, z(4, 7));
     assert_eq!(s.synchronise(2), [Output::UpToDate(LinkId(2))]);
     assert_eq!(s.wait_hearing(10 * LIMITS.liveness_ms, &[2]), []);
-    s.feed(Input::Left(LinkId(2)));
+    assert_eq!(s.feed(Input::Left(LinkId(2))), []);
     assert_eq!(s.wait(LIMITS.liveness_ms - 1), [], "each loss has its own time");
 }
 
@@ -932,9 +947,10 @@ fn who_asks_before_the_epoch_is_established_is_answered_behind_it() {
 #[test]
 fn an_answer_to_a_ping_that_was_never_sent_confirms_nothing_to_come() {
     let mut s = Scene::established_with(2);
-    s.pong(2, u64::MAX);
+    assert_eq!(s.pong(2, u64::MAX), []);
     let token = s.leader.ask_token();
     assert_eq!(s.feed(Input::Ask), [ping(2, token)]);
+    assert_eq!(s.pong(2, token), [Output::Confirmed(token)]);
 }
 
 // --- Asserted of who drives it ---
