@@ -2,8 +2,8 @@
 //!
 //! - PE1: at most one connection and one attempt to make one; whichever connection comes next takes the place of what is there.
 //! - PE2: after [`ElectionEvent::Down`] there is none before the next [`ElectionEvent::Up`].
-//! - PE3: a connection that brought nothing but trouble is not replaced at once but after the back-off, so that two servers that refuse each
-//!   other do not spin.
+//! - PE3: a connection that was made a moment ago and broke is replaced at once only the first time, and one that brought nothing never;
+//!   then the back-off counts. Servers that refuse each other, or two with one id that push each other out, do not spin.
 //! - PE4: what has arrived is read to its end before the end of a connection counts, also when writing fails first.
 
 use std::fmt;
@@ -29,7 +29,7 @@ use crate::wire::quorum_config::{ANY_HOST, HostPort};
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// A connection this old is one that worked, even if nothing was said.
+/// A connection this old was a good one, even if nothing was said.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 /// Bytes that are read at a time, and what is kept of a buffer that a large frame has grown.
@@ -66,11 +66,22 @@ enum Broken {
     Malformed(#[from] PeerError),
 }
 
+/// What a connection that broke was good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worth {
+    /// Nothing came, or nothing good.
+    Nothing,
+    /// Something was said.
+    Heard,
+    /// It stood for [`SETTLED_AFTER`].
+    Settled,
+}
+
 /// How a conversation ends.
 #[derive(Debug)]
 enum Ending {
-    /// By itself. `worked`: worth another attempt at once.
-    Broken { why: Broken, worked: bool },
+    /// By itself.
+    Broken(Broken, Worth),
     /// Another connection takes its place.
     Replaced(TcpStream),
     /// The peer wants another one.
@@ -139,20 +150,28 @@ impl Peer {
                 Ending::Over => return,
                 Ending::Replaced(stream) => next = Some(stream),
                 Ending::Asked => self.pause = PAUSE_MIN,
-                Ending::Broken { why, .. } if self.is_anonymous() => {
-                    self.down(&why).await;
-                    return;
-                }
-                Ending::Broken { why, worked: true } => {
-                    tracing::debug!(peer = self.link.id.0, %why, "an election connection broke");
-                    self.pause = PAUSE_MIN;
-                }
-                Ending::Broken { why, worked: false } => {
-                    self.down(&why).await;
-                    search = Search { retry_at: now + self.next_pause(), down_at: None };
+                Ending::Broken(why, worth) => {
+                    tracing::debug!(peer = self.link.id.0, %why, ?worth, "an election connection broke");
+                    if worth == Worth::Nothing || self.is_anonymous() {
+                        self.down(&why).await;
+                        search.down_at = None;
+                    }
+                    if self.is_anonymous() {
+                        return;
+                    }
+                    search.retry_at = now + self.pause_behind(worth);
                 }
             }
         }
+    }
+
+    /// The pause behind a connection that broke.
+    fn pause_behind(&mut self, worth: Worth) -> Duration {
+        if worth == Worth::Settled {
+            self.pause = PAUSE_MIN;
+        }
+        let pause = self.next_pause();
+        if worth != Worth::Nothing && pause == PAUSE_MIN { Duration::ZERO } else { pause }
     }
 
     fn next_pause(&mut self) -> Duration {
@@ -218,21 +237,21 @@ impl Peer {
                 () = self.context.events.closed() => return None,
             };
             attempt = None;
-            let mut pause = self.next_pause();
-            match tried {
+            let pause = match tried {
                 Ok(stream) if dials => return Some(stream),
                 Ok(asked) => {
                     drop(asked);
                     // It connects back, or it does not.
-                    pause = pause.max(REPLACE_WAIT);
                     let _ = search.down_at.get_or_insert(Instant::now() + REPLACE_WAIT);
+                    self.next_pause().max(REPLACE_WAIT)
                 }
                 Err(error) => {
                     tracing::debug!(peer = self.link.id.0, %error, "no election connection");
                     search.down_at = None;
                     self.down(&error).await;
+                    self.next_pause()
                 }
-            }
+            };
             // Whoever asked while the attempt was under way may have come up behind it.
             search.retry_at = if again { Instant::now() } else { Instant::now() + pause };
             again = false;
@@ -259,11 +278,15 @@ impl Peer {
             if received.is_none() {
                 match take_frame(&mut input) {
                     Ok(frame) => received = frame,
-                    Err(why) => return Ending::Broken { why: why.into(), worked: false },
+                    Err(why) => return Ending::Broken(why.into(), Worth::Nothing),
                 }
                 heard |= received.is_some();
             }
-            let worked = heard || since.elapsed() >= SETTLED_AFTER;
+            let worth = || match heard {
+                _ if since.elapsed() >= SETTLED_AFTER => Worth::Settled,
+                true => Worth::Heard,
+                false => Worth::Nothing,
+            };
             tokio::select! {
                 permit = self.context.events.reserve(), if received.is_some() => {
                     let Ok(permit) = permit else { return Ending::Over };
@@ -272,7 +295,7 @@ impl Peer {
                 }
                 read = read_some(&mut reader, &mut input), if received.is_none() => match read {
                     Ok(()) => {}
-                    Err(why) => return Ending::Broken { why, worked },
+                    Err(why) => return Ending::Broken(why, worth()),
                 },
                 wrote = writer.write_buf(&mut output), if output.has_remaining() => {
                     if let Err(error) = wrote {
