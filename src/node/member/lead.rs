@@ -13,16 +13,16 @@ use crate::wire::quorum_payload::{
     ForwardedRequest, LearnerInfo, put_leader_info, put_revalidate_reply, read_ack_epoch, read_ping_reply,
     read_revalidate,
 };
-use crate::zab::leader::{Input, Leader, Output as Decision, Summary};
+use crate::zab::leader::{GiveUpReason, Input, Leader, Output as Decision, Summary};
 use crate::zab::{LinkId, Plan};
 
 /// One leadership.
 #[derive(Debug)]
 pub(super) struct Leading {
-    leader: Leader,
+    pub(super) leader: Leader,
     syncs: VecDeque<Sync>,
     /// Everybody who asked up to this token has been confirmed.
-    confirmed: u64,
+    pub(super) confirmed: u64,
 }
 
 /// Somebody waits to know that this server still led when they asked, and to see everything proposed until then.
@@ -35,6 +35,11 @@ struct Sync {
 }
 
 impl Leading {
+    /// Somebody waits for an answer to a sync.
+    pub(super) fn has_syncs(&self) -> bool {
+        !self.syncs.is_empty()
+    }
+
     pub(super) fn next_timer(&self) -> Option<MonoMs> {
         self.leader.next_timer()
     }
@@ -54,6 +59,7 @@ impl Member {
         assert!(matches!(self.role, Role::Looking), "who looks is elected");
         assert!(self.positions.is_flushed(), "M3");
         let (accepted, current) = self.epochs();
+        let accepted = accepted.max(self.epoch_seen);
         let mine = Summary { accepted, current, last: self.positions.appended() };
         let leader = Leader::new(now, self.options.me, self.electorate.clone(), self.options.limits, mine);
         self.role = Role::Leading(Box::new(Leading { leader, syncs: VecDeque::new(), confirmed: 0 }));
@@ -68,7 +74,7 @@ impl Member {
     /// # Errors
     /// There is no space: this server stops leading, and the group is as good as never made. After any other failure the process ends.
     pub fn propose(&mut self, now: MonoMs, mut group: Group) -> Result<(), LogError> {
-        assert!(self.serving && matches!(self.role, Role::Leading(_)), "only a leader that serves proposes");
+        assert!(self.may_propose(), "only a leader that serves proposes");
         let (Some(first), Some(last)) = (group.first_zxid(), group.last_zxid()) else { return Ok(()) };
         assert!(
             first.epoch() == last.epoch() && first > self.positions.appended(),
@@ -177,7 +183,12 @@ impl Member {
                 self.answer_syncs();
             }
             Decision::Drop { link, why } => self.close(link, Some(why.to_string())),
-            Decision::GiveUp(why) => self.look(now, StopReason::Leader(why)),
+            Decision::GiveUp(why) => {
+                if let GiveUpReason::LaterEpoch(_, epoch) = why {
+                    self.epoch_seen = self.epoch_seen.max(epoch);
+                }
+                self.look(now, StopReason::Leader(why));
+            }
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::wire::quorum_payload::{
     read_revalidate_reply,
 };
 use crate::zab::LinkId;
-use crate::zab::learner::{Input, Learner, LearnerError, Output as Decision, Start};
+use crate::zab::learner::{Input, Learner, LearnerError, Output as Decision};
 
 /// Bytes of transactions received above which they are appended before more is taken.
 const RECEIVED_BYTES_MAX: usize = 1 << 20;
@@ -44,10 +44,14 @@ pub(super) struct Learning {
     connected: bool,
     attempts: u32,
     retry_at: Option<MonoMs>,
-    learner: Learner,
+    pub(super) learner: Learner,
     /// Received, not appended yet.
     received: Group,
     install: Option<Install>,
+    /// In step, and not serving in the leader's epoch yet.
+    enters: bool,
+    /// The leader's next epoch waits for a flush.
+    pub(super) held_for_flush: bool,
 }
 
 /// A state on its way.
@@ -98,14 +102,7 @@ impl Member {
         assert!(matches!(self.role, Role::Looking), "who looks finds a leader");
         let parked: Vec<LinkId> = self.links.keys().copied().collect();
         parked.into_iter().for_each(|link| self.close(link, None));
-        let (accepted, current) = self.epochs();
-        let start = Start {
-            accepted,
-            current,
-            last: self.positions.appended(),
-            committed: self.positions.committed(),
-            voter: self.electorate.is_voter(self.options.me),
-        };
+        let start = self.learner_start();
         let link = self.next_link();
         self.role = Role::Learning(Box::new(Learning {
             leader,
@@ -116,6 +113,8 @@ impl Member {
             learner: Learner::new(now, self.options.limits, start),
             received: self.recent.take_buffer(),
             install: None,
+            enters: false,
+            held_for_flush: false,
         }));
         self.outputs.push_back(Output::Connect { link, to: leader });
     }
@@ -201,6 +200,9 @@ impl Member {
                 self.put_empty(link, PacketKind::Ack, Zxid::new(epoch, 0).to_wire());
             }
             Decision::InStep => {
+                if let Role::Learning(learning) = &mut self.role {
+                    learning.enters = true;
+                }
                 let epoch = self.epochs().1;
                 self.elect(now, election::Input::Established { epoch: i64::from(epoch.0) });
             }
@@ -208,7 +210,8 @@ impl Member {
                 self.append_received(now);
                 if matches!(self.role, Role::Learning(_)) {
                     self.positions.commit(zxid);
-                    if !self.serving && self.serve_at.is_none() {
+                    let Role::Learning(learning) = &mut self.role else { return Ok(None) };
+                    if std::mem::take(&mut learning.enters) {
                         self.serve_from(zxid);
                     }
                 }
@@ -323,6 +326,11 @@ impl Member {
                 None => {}
             }
             match QuorumPacket::parse(&bytes[consumed..], &limits) {
+                Ok(Step::Done { value, .. })
+                    if value.kind == PacketKind::LeaderInfo && self.holds_for_flush(now) =>
+                {
+                    return Received { consumed, hold: true };
+                }
                 Ok(Step::Done { value, consumed: len }) => {
                     consumed += len;
                     self.packet_of_leader(now, &value, host);
@@ -350,7 +358,10 @@ impl Member {
                 };
             }
             PacketKind::LeaderInfo => match packet.data_of("LEADERINFO").and_then(read_leader_info) {
-                Ok((_, zabra)) => Input::LeaderInfo { epoch: zxid.epoch(), zabra },
+                Ok((_, zabra)) => {
+                    self.begin_next_epoch(now);
+                    Input::LeaderInfo { epoch: zxid.epoch(), zabra }
+                }
                 Err(error) => return self.look(now, StopReason::Garbage(error)),
             },
             PacketKind::Diff => Input::Diff { upto: zxid },
@@ -495,6 +506,8 @@ impl Member {
         self.positions.replace(zxid);
         self.recent.restart(zxid);
         self.outputs.push_back(Output::Tree(Box::new(tree.into_inner())));
+        // It took its time, in which nothing was read.
+        self.learn(now, Input::Heard);
         self.learn(now, Input::Installed);
         self.outputs.push_back(Output::Resume(link));
         Ok(())

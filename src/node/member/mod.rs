@@ -20,6 +20,7 @@ mod lead;
 mod learn;
 mod link;
 mod recent;
+mod rollover;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -66,7 +67,12 @@ pub struct MemberOptions {
     pub tree: TreeOptions,
     /// Size of the chunks of snapshots made of them, bytes.
     pub snapshot_chunk_bytes: usize,
+    /// A leader enters its next epoch when the counter of the last zxid has come so far: [`COUNTER_MAX_DEFAULT`], less in tests.
+    pub counter_max: u32,
 }
+
+/// Far enough from the end that no group of transactions reaches it: a group has less than 2^20.
+pub const COUNTER_MAX_DEFAULT: u32 = u32::MAX - (1 << 21);
 
 /// The durable parts of a node, as recovery gives them ([`crate::node::recover()`]).
 #[derive(Debug)]
@@ -134,6 +140,8 @@ pub enum Output {
     Flush(Flusher),
     /// Clients may be served from now on: everything known to be committed is applied.
     Serve(Standing),
+    /// This server, which serves, goes on in a later epoch: what it proposes has zxids of that one. Nobody is disconnected.
+    Epoch(Standing),
     /// Nobody may be served any more. Writes that were not applied have an unknown outcome.
     Stop(StopReason),
     /// This tree takes the place of the one there is: a state received from the leader.
@@ -254,6 +262,8 @@ pub struct Member {
     /// When everything up to here is applied, clients may be served.
     serve_at: Option<Zxid>,
     serving: bool,
+    /// An epoch that a voter has promised itself to: the next one this server proposes is above it.
+    epoch_seen: Epoch,
     /// Images of the tree that nobody wants any more.
     abandoned: Vec<SnapSource>,
     outputs: VecDeque<Output>,
@@ -289,6 +299,7 @@ impl Member {
             link_last: 0,
             serve_at: None,
             serving: false,
+            epoch_seen: Epoch(0),
             abandoned: Vec::new(),
             outputs: VecDeque::new(),
         };
@@ -333,11 +344,11 @@ impl Member {
         &self.positions
     }
 
-    /// Accepted and current epoch, durable.
+    /// Accepted and current epoch, durable. The log of a server that was alone before has epochs that nobody accepted.
     #[must_use]
     pub fn epochs(&self) -> (Epoch, Epoch) {
         let superblock = self.storage.dir.superblock();
-        (superblock.epoch_accepted, superblock.epoch_current)
+        (superblock.epoch_accepted.max(self.positions.appended().epoch()), superblock.epoch_current)
     }
 
     /// What this server is, while it may serve.
@@ -564,6 +575,7 @@ impl Member {
     /// serves for all that came together.
     pub fn finish_round(&mut self, now: MonoMs) {
         self.append_received(now);
+        self.roll_over(now);
         self.flush();
     }
 
@@ -592,8 +604,20 @@ impl Member {
             Role::Leading(leading) if leading.is_established() => {
                 self.lead_input(now, crate::zab::leader::Input::Durable(durable));
             }
-            Role::Learning(_) => self.learn(now, crate::zab::learner::Input::Durable(durable)),
+            Role::Learning(_) => {
+                self.learn(now, crate::zab::learner::Input::Durable(durable));
+                self.resume_after_flush();
+            }
             Role::Leading(_) | Role::Looking | Role::Failed => {}
+        }
+    }
+
+    fn resume_after_flush(&mut self) {
+        if let Role::Learning(learning) = &mut self.role
+            && self.positions.is_flushed()
+            && std::mem::take(&mut learning.held_for_flush)
+        {
+            self.outputs.push_back(Output::Resume(learning.link()));
         }
     }
 
@@ -659,9 +683,9 @@ impl Member {
     }
 
     fn serve(&mut self) {
-        self.serving = true;
+        let served = std::mem::replace(&mut self.serving, true);
         let standing = self.standing().expect("a role that serves has an epoch");
-        self.outputs.push_back(Output::Serve(standing));
+        self.outputs.push_back(if served { Output::Epoch(standing) } else { Output::Serve(standing) });
     }
 
     /// Feeds learners that are behind, and installs a received state; a little at a time. True when there is more to do at once. While

@@ -23,9 +23,9 @@ use super::host::{Clients, Peers};
 use super::pending::Pending;
 use super::socket::Socket;
 use super::{Ensemble, Figures, Revalidation};
-use crate::base::{MonoMs, ServerId, Zxid};
+use crate::base::{Epoch, MonoMs, ServerId, Zxid};
 use crate::election::Notice;
-use crate::node::member::{Member, MemberOptions, MemberStorage, Output, Standing};
+use crate::node::member::{COUNTER_MAX_DEFAULT, Member, MemberOptions, MemberStorage, Output, Standing};
 use crate::node::{Prepare, ReadContext, serve_read_body};
 use crate::server::Shared;
 use crate::server::commit::{Applier, Diverged, Entry, Preparing, Queue};
@@ -35,7 +35,7 @@ use crate::server::quorum::election_port::{ElectionEvent, ElectionPort, Election
 use crate::server::quorum::resolve;
 use crate::server::stats::micros;
 use crate::storage::log::{Durable, Flusher, LogError};
-use crate::tree::TreeOptions;
+use crate::tree::{Tree, TreeOptions};
 use crate::wire::OpCode;
 use crate::wire::quorum::AuthId;
 use crate::wire::quorum_config::{HostPort, MemberAddress};
@@ -79,7 +79,11 @@ pub(crate) async fn spawn(shared: Arc<Shared>, parts: MemberParts) -> anyhow::Re
     let thread = crate::server::spawn("zabra-member", move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         match runtime {
-            Ok(runtime) => runtime.block_on(run(shared, parts, started)),
+            Ok(runtime) => {
+                runtime.block_on(run(shared, parts, started));
+                // A name lookup that hangs must not keep the server from stopping.
+                runtime.shutdown_background();
+            }
             Err(error) => drop(started.send(Err(error.into()))),
         }
     })?;
@@ -394,6 +398,7 @@ impl Shell {
                 }
                 Output::Flush(flusher) => self.to_flush = Some(flusher),
                 Output::Serve(standing) => self.serve(now, standing),
+                Output::Epoch(standing) => self.next_epoch(standing),
                 Output::Stop(why) => self.stop_serving(&why),
                 Output::Tree(tree) => {
                     let old = std::mem::replace(&mut *self.shared.tree.write(), *tree);
@@ -439,9 +444,7 @@ impl Shell {
                 for (session, timeout_ms) in tree.sessions() {
                     sessions.restore(session, timeout_ms, now);
                 }
-                let begin = Zxid::new(epoch, 0).max(tree.applied());
-                let options = self.shared.prepare_options.clone();
-                self.preparing = Some(Preparing::new(Prepare::new(begin, tree.digest(), options)));
+                self.preparing = Some(prepare_in(epoch, &self.shared, &tree));
                 tracing::info!(epoch = epoch.0, zxid = %tree.applied(), "this server leads");
             }
             Standing::Learning { leader, epoch, observer } => {
@@ -452,16 +455,28 @@ impl Shell {
         *ensemble.standing.write() = Some(standing);
     }
 
+    /// The same leader goes on in a later epoch; sessions and connections stay.
+    fn next_epoch(&mut self, standing: Standing) {
+        if let Standing::Leading { epoch } = standing {
+            let tree = self.shared.tree.read();
+            let waiting = self.preparing.take().map(|before| before.drained).unwrap_or_default();
+            let mut preparing = prepare_in(epoch, &self.shared, &tree);
+            preparing.drained = waiting;
+            self.preparing = Some(preparing);
+        }
+        *ensemble(&self.shared).standing.write() = Some(standing);
+    }
+
     fn stop_serving(&mut self, why: &crate::node::member::StopReason) {
         tracing::warn!(%why, "looking for a leader");
         *ensemble(&self.shared).standing.write() = None;
-        self.preparing = None;
+        let unprepared = self.preparing.take().map(|preparing| preparing.drained.entries).unwrap_or_default();
         // E2: nobody is told what is not known.
         self.shared.conns.all().iter().for_each(|conn| conn.kill());
         let left: Vec<Entry> = self.pending.drain().collect();
         let syncs = self.syncs.drain(..).map(|(entry, _)| entry);
         let synced = self.synced.drain(..).map(|(_, entry, _)| entry);
-        for entry in left.into_iter().chain(syncs).chain(synced) {
+        for entry in left.into_iter().chain(unprepared).chain(syncs).chain(synced) {
             give_up(&self.shared, &entry);
         }
         self.refuse_queue();
@@ -490,20 +505,19 @@ impl Shell {
     }
 
     fn propose(&mut self, now: MonoMs) {
-        let Some(preparing) = &mut self.preparing else { return };
-        preparing.drained.reset();
-        self.shared.commit.drain(&mut preparing.drained);
+        let Some(preparing) = self.preparing.as_mut().filter(|_| self.member.may_propose()) else { return };
         if preparing.drained.is_empty() {
-            return;
-        }
-        preparing.note_requests(&self.shared);
-        let syncs = take_syncs(&mut preparing.drained);
-        for sync in syncs {
-            self.syncs.push_back(sync);
-            self.member.sync(now);
+            preparing.drained.reset();
+            self.shared.commit.drain(&mut preparing.drained);
+            preparing.note_requests(&self.shared);
+            for sync in take_syncs(&mut preparing.drained) {
+                self.syncs.push_back(sync);
+                self.member.sync(now);
+            }
         }
         while let Some(preparing) = &mut self.preparing
             && !preparing.drained.is_empty()
+            && self.member.may_propose()
         {
             let mut group = self.member.group();
             let pending = &mut self.pending;
@@ -773,7 +787,14 @@ fn member_options(
         },
         tree,
         snapshot_chunk_bytes: shared.config.snapshot.chunk_bytes,
+        counter_max: COUNTER_MAX_DEFAULT,
     }
+}
+
+/// What makes transactions of requests in `epoch`, behind everything that is in the tree.
+fn prepare_in(epoch: Epoch, shared: &Shared, tree: &Tree) -> Preparing {
+    let begin = Zxid::new(epoch, 0).max(tree.applied());
+    Preparing::new(Prepare::new(begin, tree.digest(), shared.prepare_options.clone()))
 }
 
 /// Takes the syncs out of the queue: no transaction comes of them.
