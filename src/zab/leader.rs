@@ -311,6 +311,14 @@ impl Leader {
         leader
     }
 
+    /// Goes on counting pings where `before`, whose links this leader has taken over, left off: an answer to one of its pings says nothing about
+    /// this epoch.
+    #[must_use]
+    pub fn after(mut self, before: &Leader) -> Leader {
+        (self.pings.token, self.pings.confirmed) = (before.pings.token, before.pings.token);
+        self
+    }
+
     /// Takes one input. Time never runs backwards between calls.
     pub fn handle(&mut self, now: MonoMs, input: Input) {
         if self.phase == Phase::Over {

@@ -22,7 +22,9 @@ pub(super) struct Leading {
     pub(super) leader: Leader,
     syncs: VecDeque<Sync>,
     /// Everybody who asked up to this token has been confirmed.
-    pub(super) confirmed: u64,
+    confirmed: u64,
+    /// Where the epoch's history begins: acknowledgements of what came before say nothing.
+    pub(super) began_at: Zxid,
 }
 
 /// Somebody waits to know that this server still led when they asked, and to see everything proposed until then.
@@ -62,7 +64,12 @@ impl Member {
         let accepted = accepted.max(self.epoch_seen);
         let mine = Summary { accepted, current, last: self.positions.appended() };
         let leader = Leader::new(now, self.options.me, self.electorate.clone(), self.options.limits, mine);
-        self.role = Role::Leading(Box::new(Leading { leader, syncs: VecDeque::new(), confirmed: 0 }));
+        self.role = Role::Leading(Box::new(Leading {
+            leader,
+            syncs: VecDeque::new(),
+            confirmed: 0,
+            began_at: mine.last,
+        }));
         // Those who came before this server knew.
         let parked: Vec<LinkId> = self.links.keys().copied().collect();
         self.outputs.extend(parked.into_iter().map(Output::Resume));
@@ -294,6 +301,9 @@ impl Member {
                     consumed += len;
                     if value.kind == PacketKind::Ack {
                         let zxid = Zxid::from_wire(value.zxid);
+                        if self.is_of_the_past(zxid) {
+                            continue;
+                        }
                         if let Some(before) = ack.replace(zxid)
                             && (before > zxid || before.counter() == 0)
                         {
@@ -318,6 +328,11 @@ impl Member {
             }
         }
         bytes.len()
+    }
+
+    /// An acknowledgement of what this leader proposed in an earlier epoch.
+    fn is_of_the_past(&self, zxid: Zxid) -> bool {
+        matches!(&self.role, Role::Leading(leading) if zxid <= leading.began_at)
     }
 
     fn close_learner(&mut self, now: MonoMs, link: LinkId, error: &PeerError) {

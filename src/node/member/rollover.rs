@@ -42,9 +42,9 @@ impl Member {
         let mine =
             Summary { accepted: accepted.max(self.epoch_seen), current, last: self.positions.appended() };
         let Role::Leading(leading) = &mut self.role else { return };
-        leading.leader =
-            Leader::new(now, self.options.me, self.electorate.clone(), self.options.limits, mine);
-        leading.confirmed = 0;
+        let next = Leader::new(now, self.options.me, self.electorate.clone(), self.options.limits, mine);
+        leading.leader = next.after(&leading.leader);
+        leading.began_at = mine.last;
         for (link, id) in again {
             self.lead_input(now, Input::Joined { link, id, accepted, zabra: true });
         }

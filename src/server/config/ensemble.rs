@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::ServerId;
+use crate::node::member::COUNTER_MAX_DEFAULT;
 use crate::wire::election::ANONYMOUS;
 use crate::wire::quorum_config::QuorumConfig;
 
@@ -75,6 +76,8 @@ pub struct EnsembleConfig {
     pub liveness_timeout_ms: Option<u64>,
     /// Time between two probes (`zabra.liveness.probeMs`).
     pub liveness_probe_ms: u64,
+    /// Transactions of one epoch, after which its leader enters the next one (`zabra.zxid.counterMax`).
+    pub counter_max: u32,
 }
 
 impl EnsembleConfig {
@@ -180,6 +183,8 @@ fn among_several(
         observer_election_ms_max: ms("observer.election.DelayMs", OBSERVER_ELECTION_PAUSE_MS),
         liveness_timeout_ms,
         liveness_probe_ms,
+        counter_max: u32::try_from(s.int("zabra.zxid.counterMax", COUNTER_MAX_DEFAULT.into()))
+            .unwrap_or(COUNTER_MAX_DEFAULT),
     };
     Place { line: Some(line), ensemble: Some(ensemble), unclear: false }
 }

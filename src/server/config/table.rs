@@ -8,6 +8,7 @@
 //! `src/docs/compatibility.md` lists the same keys; a test compares the two.
 
 use super::value::Shape;
+use crate::node::member::COUNTER_MAX_DEFAULT;
 use crate::node::snapshot::CHUNK_BYTES_MAX;
 
 /// Where ZooKeeper itself takes a key from.
@@ -474,6 +475,7 @@ pub(crate) const KEYS: &[Key] = &[
     // Zabra's own.
     ensemble("", Zabra, "zabra.liveness.timeoutMs", Int(0, I32, "milliseconds; 0 switches it off")),
     ensemble("", Zabra, "zabra.liveness.probeMs", SOON),
+    ensemble("", Zabra, "zabra.zxid.counterMax", Int(1_000, COUNTER_MAX_DEFAULT as i64, "transactions")),
     honoured(Zabra, "zabra.workers", Int(1, 1_024, "threads")),
     honoured(Zabra, "zabra.log.region", OneOf(&["pwrite", "mapped"])),
     honoured(

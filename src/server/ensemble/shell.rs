@@ -25,7 +25,7 @@ use super::socket::Socket;
 use super::{Ensemble, Figures, Revalidation};
 use crate::base::{Epoch, MonoMs, ServerId, Zxid};
 use crate::election::Notice;
-use crate::node::member::{COUNTER_MAX_DEFAULT, Member, MemberOptions, MemberStorage, Output, Standing};
+use crate::node::member::{Member, MemberOptions, MemberStorage, Output, Standing};
 use crate::node::{Prepare, ReadContext, serve_read_body};
 use crate::server::Shared;
 use crate::server::commit::{Applier, Diverged, Entry, Preparing, Queue};
@@ -787,7 +787,7 @@ fn member_options(
         },
         tree,
         snapshot_chunk_bytes: shared.config.snapshot.chunk_bytes,
-        counter_max: COUNTER_MAX_DEFAULT,
+        counter_max: config.counter_max,
     }
 }
 
