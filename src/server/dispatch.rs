@@ -183,7 +183,9 @@ impl<'a> Dispatch<'a> {
                 Some(Standing::Leading { .. }) if !ensemble.config.leader_serves => {
                     return Some(Progress::Close("the leader takes no clients (leaderServes)"));
                 }
-                None => return Some(Progress::Close("this server is not serving: it has no leader")),
+                None if !ensemble.is_read_only() => {
+                    return Some(Progress::Close("this server is not serving: it has no leader"));
+                }
                 standing => standing,
             },
         };
@@ -193,8 +195,9 @@ impl<'a> Dispatch<'a> {
             applied: tree.applied(),
             timeout_ms_min: shared.config.session_timeout_ms_min,
             timeout_ms_max: shared.config.session_timeout_ms_max,
-            read_only: false,
-            local_sessions: false,
+            read_only: shared.is_read_only(),
+            local_sessions: shared.is_read_only()
+                && shared.ensemble.as_ref().is_some_and(|ensemble| ensemble.config.local_sessions),
             follows: matches!(standing, Some(Standing::Learning { .. })),
         };
         let (id, now) = (self.conn.id, shared.mono_now());
@@ -292,7 +295,7 @@ impl<'a> Dispatch<'a> {
         self.conn.set_session(handle.id());
         let password = session::password(handle.id());
         self.answer(|out| {
-            let read_only = read_only.map(|_| false);
+            let read_only = read_only.map(|_| self.shared.is_read_only());
             reply::put_connect(out, handle.timeout_ms(), handle.id().0, &password, read_only);
             Served::STAY
         });
@@ -321,6 +324,11 @@ impl<'a> Dispatch<'a> {
         }
         self.syncing = false;
         match self.class(&frame) {
+            Class::Write | Class::Sync if self.shared.is_read_only() => {
+                self.note_request(frame.bytes);
+                self.refuse_write(&frame, session);
+                (frame.bytes, None)
+            }
             Class::Write => self.writes(input, session, now),
             Class::Sync => self.sync(&frame, session, now),
             Class::Read if self.conn.pending_writes() > 0 => (0, Some(Progress::OwnWrites)),
@@ -402,6 +410,20 @@ impl<'a> Dispatch<'a> {
         self.conn.stats.requests(1);
         (self.submitted, self.syncing) = (true, true);
         (frame.bytes, None)
+    }
+
+    /// What a server without a quorum answers. Its sessions are its own: it can end them.
+    fn refuse_write(&mut self, frame: &Frame<'_>, session: SessionId) {
+        let ends = frame.header.op == OpCode::CloseSession.to_i32();
+        if ends {
+            self.shared.sessions.lock().remove(session);
+        }
+        let code = if ends { ErrorCode::Ok } else { ErrorCode::NotReadOnly };
+        let applied = self.shared.tree.read().applied();
+        self.answer(|out| {
+            reply::put_empty(out, frame.header.xid, applied, code);
+            Served { close_after: ends }
+        });
     }
 
     fn class(&self, frame: &Frame<'_>) -> Class {

@@ -7,13 +7,14 @@
 //! - E3: the thread waits for nothing but the readiness of all its sockets, timers and queues, and for a flush on a disk that is fast. A slow disk is flushed by
 //!   a thread of its own.
 
+mod evidence;
 mod host;
 mod pending;
 mod shell;
 mod socket;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -30,6 +31,8 @@ pub(crate) use shell::{MemberParts, spawn};
 pub(crate) struct Ensemble {
     pub(crate) config: EnsembleConfig,
     standing: RwLock<Option<Standing>>,
+    /// Without a leader, clients that asked for it may read what is committed here (`readonlymode.enabled`).
+    read_only: AtomicBool,
     figures: Mutex<Figures>,
     revalidations: Mutex<Vec<Revalidation>>,
     /// Wakes the member's thread.
@@ -61,6 +64,7 @@ impl Ensemble {
         Ensemble {
             config,
             standing: RwLock::default(),
+            read_only: AtomicBool::new(false),
             figures: Mutex::default(),
             revalidations: Mutex::default(),
             notify: Arc::new(Notify::new()),
@@ -71,6 +75,11 @@ impl Ensemble {
     /// What this server is, while clients are served.
     pub(crate) fn standing(&self) -> Option<Standing> {
         *self.standing.read()
+    }
+
+    /// Clients may read, and do nothing else.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
     }
 
     /// This server leads, and serves.

@@ -171,6 +171,11 @@ impl Shared {
         }
     }
 
+    /// A member of an ensemble without a leader that lets clients read.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.ensemble.as_ref().is_some_and(Ensemble::is_read_only)
+    }
+
     /// This server decides when a session has been silent for too long, and when a node has been empty for too long: alone, or as a leader.
     pub(crate) fn ends_sessions(&self) -> bool {
         self.ensemble.as_ref().is_none_or(Ensemble::leads)

@@ -51,6 +51,8 @@ pub struct ServerStats {
     pub snapshot_us: Histogram,
     /// Snapshots that could not be written.
     pub snapshot_errors: AtomicU64,
+    /// Trees that were not what a transaction was made for (rule R4).
+    pub digest_mismatches: AtomicU64,
     /// Writes that got a place in the log.
     pub proposals: AtomicU64,
     /// Writes applied.
@@ -99,6 +101,7 @@ impl ServerStats {
             batch_size: Histogram::new(),
             snapshot_us: Histogram::new(),
             snapshot_errors: AtomicU64::new(0),
+            digest_mismatches: AtomicU64::new(0),
             proposals: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             connection_requests: AtomicU64::new(0),

@@ -15,6 +15,9 @@ pub const PROTOCOL_VERSION: i32 = 0x10000;
 /// "Zbr" and a version: the sender probes and answers probes at any time, and understands cumulative ACK and COMMIT.
 pub const ZABRA_MARK: i32 = 0x5a62_7201;
 
+/// In place of [`ZABRA_MARK`]: the same, and the learner must be sent a whole state, whatever its last zxid is, for its own is not to be trusted.
+pub const ZABRA_MARK_NO_STATE: i32 = 0x5a62_7281;
+
 /// FOLLOWERINFO and OBSERVERINFO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LearnerInfo {
@@ -26,6 +29,8 @@ pub struct LearnerInfo {
     pub config_version: Option<i64>,
     /// [`ZABRA_MARK`] follows.
     pub zabra: bool,
+    /// [`ZABRA_MARK_NO_STATE`] follows.
+    pub needs_state: bool,
 }
 
 impl LearnerInfo {
@@ -37,14 +42,17 @@ impl LearnerInfo {
                 protocol_version: None,
                 config_version: None,
                 zabra: false,
+                needs_state: false,
             });
         };
         let mut r = Reader::new(data);
         let server = r.long().map(ServerId).map_err(record("LearnerInfo"))?;
         let protocol_version = r.int().ok();
         let config_version = protocol_version.and_then(|_| r.long().ok());
-        let zabra = config_version.is_some() && r.int() == Ok(ZABRA_MARK);
-        Ok(LearnerInfo { server: Some(server), protocol_version, config_version, zabra })
+        let mark = config_version.and_then(|_| r.int().ok());
+        let needs_state = mark == Some(ZABRA_MARK_NO_STATE);
+        let zabra = needs_state || mark == Some(ZABRA_MARK);
+        Ok(LearnerInfo { server: Some(server), protocol_version, config_version, zabra, needs_state })
     }
 
     /// Appends the record, up to the first field that is not there.
@@ -56,7 +64,7 @@ impl LearnerInfo {
         let Some(config) = self.config_version else { return };
         out.put_long(config);
         if self.zabra {
-            out.put_int(ZABRA_MARK);
+            out.put_int(if self.needs_state { ZABRA_MARK_NO_STATE } else { ZABRA_MARK });
         }
     }
 }
@@ -222,6 +230,7 @@ mod tests {
             protocol_version,
             config_version,
             zabra: false,
+            needs_state: false,
         };
         let full = info(Some(ServerId(2)), Some(PROTOCOL_VERSION), Some(9));
         let bytes = put(|out| full.put(out));
@@ -239,6 +248,8 @@ mod tests {
         let zabra = LearnerInfo { zabra: true, ..full };
         let marked = put(|out| zabra.put(out));
         assert_eq!(LearnerInfo::read(Some(&marked)), Ok(zabra));
+        let empty = LearnerInfo { needs_state: true, ..zabra };
+        assert_eq!(LearnerInfo::read(Some(&put(|out| empty.put(out)))), Ok(empty));
         assert_eq!((marked.len(), LearnerInfo::read(Some(&marked[..23]))), (24, Ok(full)));
     }
 

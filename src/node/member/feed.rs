@@ -154,7 +154,7 @@ impl Member {
 
     fn feed_one(&mut self, now: MonoMs, link: LinkId, tree: &impl SharedTree) -> Result<bool, LogError> {
         let view = self.view();
-        let config = self.electorate.current().to_string();
+        let config = std::sync::Arc::clone(self.electorate.current());
         let Some((feed, out)) = self.links.get_mut(&link).and_then(Link::feed) else { return Ok(false) };
         if let Source::Snap(source) = &mut feed.source {
             let (sent, more) = feed_state(source, out, tree);
@@ -173,7 +173,7 @@ impl Member {
         if !feed.new_leader_sent {
             feed.new_leader_sent = true;
             put_packet(out.buf(), PacketKind::NewLeader, view.epoch_begin, |out| {
-                out.extend_from_slice(config.as_bytes());
+                out.extend_from_slice(config.to_string().as_bytes());
             });
             self.lead_input(now, Input::NewLeaderSent(link));
         }

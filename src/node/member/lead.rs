@@ -224,11 +224,12 @@ impl Member {
     }
 
     fn synchronise(&mut self, link: LinkId, theirs: Zxid) -> Result<(), MemberError> {
-        let plan = self.plan_for(theirs)?;
+        let planned = self.plan_for(theirs)?;
         let committed = self.committed_view();
         let Some((feed, out)) = self.links.get_mut(&link).and_then(super::link::Link::feed) else {
             return Ok(());
         };
+        let plan = if feed.needs_state { Plan::Snap } else { planned };
         tracing::info!(peer = feed.id.0, zxid = %theirs, ?plan, "a learner is brought up to date");
         match plan {
             Plan::Diff { after } => {
@@ -405,6 +406,7 @@ impl Member {
             id,
             voter: self.electorate.is_voter(id),
             zabra: info.zabra,
+            needs_state: info.needs_state,
             source: Source::Idle,
             sent: Zxid::ZERO,
             commit_sent: Zxid::ZERO,

@@ -207,7 +207,9 @@ impl Member {
                 self.elect(now, election::Input::Established { epoch: i64::from(epoch.0) });
             }
             Decision::Commit(zxid) => {
-                self.append_received(now);
+                if zxid > self.positions.appended() {
+                    self.append_received(now);
+                }
                 if matches!(self.role, Role::Learning(_)) {
                     self.positions.commit(zxid);
                     let Role::Learning(learning) = &mut self.role else { return Ok(None) };
@@ -234,6 +236,7 @@ impl Member {
             protocol_version: Some(PROTOCOL_VERSION),
             config_version: Some(self.electorate.current().version()),
             zabra: true,
+            needs_state: self.diverged,
         };
         let voter = self.electorate.is_voter(self.options.me);
         let kind = if voter { PacketKind::FollowerInfo } else { PacketKind::ObserverInfo };
@@ -364,6 +367,9 @@ impl Member {
                 }
                 Err(error) => return self.look(now, StopReason::Garbage(error)),
             },
+            PacketKind::Diff | PacketKind::Trunc if self.diverged => {
+                return self.look(now, StopReason::NeedsState);
+            }
             PacketKind::Diff => Input::Diff { upto: zxid },
             PacketKind::Trunc => Input::Trunc { to: zxid },
             PacketKind::Snap => Input::Snap { zxid },
@@ -505,6 +511,7 @@ impl Member {
         storage.dir.reset(&mut storage.appender, flusher, &storage.snapshots, zxid)?;
         self.positions.replace(zxid);
         self.recent.restart(zxid);
+        self.diverged = false;
         self.outputs.push_back(Output::Tree(Box::new(tree.into_inner())));
         // It took its time, in which nothing was read.
         self.learn(now, Input::Heard);

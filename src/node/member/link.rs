@@ -82,6 +82,8 @@ pub(super) struct Feed {
     pub(super) id: ServerId,
     pub(super) voter: bool,
     pub(super) zabra: bool,
+    /// It gets a whole state, whatever it has.
+    pub(super) needs_state: bool,
     pub(super) source: Source,
     /// Last transaction put on the link.
     pub(super) sent: Zxid,

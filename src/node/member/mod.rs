@@ -189,6 +189,14 @@ pub enum StopReason {
     /// A state that cannot be used.
     #[error("the state that the leader sends cannot be used: {0}")]
     BadState(Arc<SnapStreamError>),
+    /// The tree differs from the others'.
+    #[error("the tree here is not the one that transaction {0} was made for; it is fetched from the leader")]
+    Diverged(Zxid),
+    /// The leader does not send it whole.
+    #[error(
+        "a whole state is needed, and this leader, a ZooKeeper server, sends the difference: move the data directory away"
+    )]
+    NeedsState,
     /// The disk is full, and a leader must be able to write.
     #[error("there is no space for the log")]
     NoSpace,
@@ -264,6 +272,8 @@ pub struct Member {
     serving: bool,
     /// An epoch that a voter has promised itself to: the next one this server proposes is above it.
     epoch_seen: Epoch,
+    /// The tree is not what the transactions make of it: nothing more is applied to it, and it is replaced by a leader's (rule R4).
+    diverged: bool,
     /// Images of the tree that nobody wants any more.
     abandoned: Vec<SnapSource>,
     outputs: VecDeque<Output>,
@@ -300,6 +310,7 @@ impl Member {
             serve_at: None,
             serving: false,
             epoch_seen: Epoch(0),
+            diverged: false,
             abandoned: Vec::new(),
             outputs: VecDeque::new(),
         };
@@ -475,7 +486,7 @@ impl Member {
             return;
         }
         self.role = Role::Looking;
-        let zxid = if self.electorate.is_voter(self.options.me) {
+        let zxid = if self.electorate.is_voter(self.options.me) && !self.diverged {
             self.positions.appended().to_wire()
         } else {
             NO_ZXID
@@ -649,7 +660,14 @@ impl Member {
     /// Something may be applied.
     #[must_use]
     pub fn has_to_apply(&self) -> bool {
-        self.positions.applied() < self.may_apply() && !matches!(self.role, Role::Failed)
+        self.positions.applied() < self.may_apply() && !self.diverged && !matches!(self.role, Role::Failed)
+    }
+
+    /// Applying a transaction gave another tree than its leader had: this server stops serving, does not stand for election, and gets the whole
+    /// state from a leader. `zxid` is the transaction's.
+    pub fn note_diverged(&mut self, now: MonoMs, zxid: Zxid) {
+        self.diverged = true;
+        self.look(now, StopReason::Diverged(zxid));
     }
 
     /// Gives `apply` what is committed and durable and was not applied yet, in order, at most `txns_max` transactions; returns how many.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Batch;
 use super::queue::{Client, Entry};
-use crate::base::{ConnId, SessionId};
+use crate::base::{ConnId, SessionId, Zxid};
 use crate::node::put_write_reply;
 use crate::server::Shared;
 use crate::server::conn::Conn;
@@ -22,6 +22,13 @@ const APPLIED_TXNS_MAX: usize = 16;
 #[derive(Debug, thiserror::Error)]
 #[error("transaction {} should give a tree with digest {:x}, it gives {:x}", .0.zxid, .0.expected, .0.found)]
 pub(crate) struct Diverged(DigestMismatch);
+
+impl Diverged {
+    /// The transaction.
+    pub(crate) const fn zxid(&self) -> Zxid {
+        self.0.zxid
+    }
+}
 
 /// Applies what is durable, answers, fires watches.
 #[derive(Debug, Default)]

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
+use super::evidence;
 use super::host::{Clients, Peers};
 use super::pending::Pending;
 use super::socket::Socket;
@@ -60,6 +61,12 @@ const BIND_TRIES: u32 = 3;
 
 /// How often the figures that are shown are brought up to date.
 const FIGURES_EVERY: Duration = Duration::from_millis(100);
+
+/// How often a server without a leader says what is missing.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// Without a leader for so long, and for a tick, clients may read; as long as ZooKeeper waits.
+const READ_ONLY_AFTER: Duration = Duration::from_secs(2);
 
 /// What a member is made of.
 #[derive(Debug)]
@@ -143,7 +150,12 @@ struct Shell {
     peers: Peers,
     applier: Applier,
     paused_snapshots: bool,
+    /// The tree is to be replaced, and kept as evidence.
+    diverged_at: Option<Zxid>,
     figures_at: Instant,
+    /// Since when there has been no leader, and when that was last said.
+    looking_since: Instant,
+    looking_said: Instant,
 }
 
 impl Shell {
@@ -174,7 +186,10 @@ impl Shell {
             peers: Peers::default(),
             applier: Applier::default(),
             paused_snapshots: false,
+            diverged_at: None,
             figures_at: Instant::now(),
+            looking_since: Instant::now(),
+            looking_said: Instant::now(),
             shared,
         })
     }
@@ -402,8 +417,13 @@ impl Shell {
                 Output::Stop(why) => self.stop_serving(&why),
                 Output::Tree(tree) => {
                     let old = std::mem::replace(&mut *self.shared.tree.write(), *tree);
-                    // Freeing a large one takes a while: not here.
-                    drop(std::thread::Builder::new().name("zabra-free".into()).spawn(move || drop(old)));
+                    match self.diverged_at.take() {
+                        Some(zxid) => evidence::keep(&self.shared, old, zxid),
+                        // Freeing a large one takes a while: not here.
+                        None => drop(
+                            std::thread::Builder::new().name("zabra-free".into()).spawn(move || drop(old)),
+                        ),
+                    }
                 }
                 Output::Synced => {
                     let upto = self.member.positions().committed();
@@ -452,6 +472,10 @@ impl Shell {
             }
         }
         drop((sessions, tree));
+        if ensemble.read_only.swap(false, Ordering::AcqRel) {
+            // What they hold was only for reading.
+            self.shared.conns.all().iter().for_each(|conn| conn.kill());
+        }
         *ensemble.standing.write() = Some(standing);
     }
 
@@ -469,6 +493,7 @@ impl Shell {
 
     fn stop_serving(&mut self, why: &crate::node::member::StopReason) {
         tracing::warn!(%why, "looking for a leader");
+        (self.looking_since, self.looking_said) = (Instant::now(), Instant::now());
         *ensemble(&self.shared).standing.write() = None;
         let unprepared = self.preparing.take().map(|preparing| preparing.drained.entries).unwrap_or_default();
         // E2: nobody is told what is not known.
@@ -608,12 +633,28 @@ impl Shell {
             if !self.member.has_to_apply() {
                 return false;
             }
-            if let Err(error) = self.apply_some() {
-                self.shared.fail(&error);
-                return false;
+            match self.apply_some() {
+                Ok(()) => {}
+                Err(ApplyError::Diverged(diverged)) => {
+                    self.note_diverged(&diverged);
+                    return true;
+                }
+                Err(error) => {
+                    self.shared.fail(&error);
+                    return false;
+                }
             }
         }
         true
+    }
+
+    /// Rule R4: found out here, healed by the leader's state. If it leads, another one will.
+    fn note_diverged(&mut self, diverged: &Diverged) {
+        tracing::error!(error = %diverged, "this server's tree differs from the others': it is replaced");
+        self.shared.stats.digest_mismatches.fetch_add(1, Ordering::Relaxed);
+        self.applier = Applier::default();
+        self.diverged_at = Some(diverged.zxid());
+        self.member.note_diverged(self.shared.mono_now(), diverged.zxid());
     }
 
     fn apply_some(&mut self) -> Result<(), ApplyError> {
@@ -622,7 +663,7 @@ impl Shell {
         let slice = if pending.is_empty() { APPLIED_TXNS_BULK } else { APPLIED_TXNS_MAX };
         let now = applier.begin(shared);
         let mut tree = shared.tree.write();
-        member.apply(slice, |zxid, payload| {
+        let applied = member.apply(slice, |zxid, payload| {
             let proposal =
                 Proposal::read(payload).map_err(|source| ApplyError::Undecodable { zxid, source })?;
             let found = Zxid::from_wire(proposal.header.zxid);
@@ -635,9 +676,10 @@ impl Shell {
             }
             (txns, log_bytes) = (txns + 1, log_bytes + payload.len());
             Ok(applier.apply_one(shared, &mut tree, &proposal, entry, None, now)?)
-        })?;
+        });
         drop(tree);
         applier.finish(shared, count, bytes);
+        applied?;
         shared.stats.commits.fetch_add(txns as u64, Ordering::Relaxed);
         shared.snapshots.note_applied(txns, log_bytes);
         Ok(())
@@ -688,6 +730,7 @@ impl Shell {
         if self.figures_at.elapsed() < FIGURES_EVERY {
             return;
         }
+        self.look_after_looking();
         self.figures_at = Instant::now();
         let positions = self.member.positions();
         *ensemble(&self.shared).figures.lock() = Figures {
@@ -696,6 +739,31 @@ impl Shell {
             committed: positions.committed(),
             learners: self.member.learners(),
         };
+    }
+
+    /// Without a leader for long: says what is missing, and lets clients read if the operator wants it.
+    fn look_after_looking(&mut self) {
+        let ensemble = ensemble(&self.shared);
+        if ensemble.standing().is_some() {
+            return;
+        }
+        let (since, now) = (self.looking_since.elapsed(), Instant::now());
+        if now - self.looking_said >= SAY_EVERY {
+            self.looking_said = now;
+            let missing: Vec<i64> = self.member.unheard().iter().map(|id| id.0).collect();
+            let state = self.member.peer_state();
+            tracing::warn!(
+                ?missing,
+                ?state,
+                secs = since.as_secs(),
+                "no quorum yet: not heard of these servers"
+            );
+        }
+        let patience = READ_ONLY_AFTER.max(Duration::from_millis(self.shared.config.tick_ms.into()));
+        if ensemble.config.read_only_enabled && since >= patience && !ensemble.is_read_only() {
+            tracing::warn!("no quorum: clients that ask for it may read");
+            ensemble.read_only.store(true, Ordering::Release);
+        }
     }
 
     /// The server stops: what was appended is made durable, and the place written down.

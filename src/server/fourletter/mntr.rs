@@ -75,6 +75,7 @@ fn counters(stats: &ServerStats, out: &mut Text<'_>) {
         ("proposal_count", &stats.proposals),
         ("commit_count", &stats.commits),
         ("snapshot_error_count", &stats.snapshot_errors),
+        ("digest_mismatches_count", &stats.digest_mismatches),
         ("fsync_threshold_exceed_count", &stats.fsync_threshold_exceeded),
     ] {
         put(out, key, load(counter));
