@@ -196,8 +196,7 @@ impl<'a> Dispatch<'a> {
             timeout_ms_min: shared.config.session_timeout_ms_min,
             timeout_ms_max: shared.config.session_timeout_ms_max,
             read_only: shared.is_read_only(),
-            local_sessions: shared.is_read_only()
-                && shared.ensemble.as_ref().is_some_and(|ensemble| ensemble.config.local_sessions),
+            local_sessions: shared.ensemble.as_ref().is_some_and(|ensemble| ensemble.config.local_sessions),
             follows: matches!(standing, Some(Standing::Learning { .. })),
         };
         let (id, now) = (self.conn.id, shared.mono_now());
@@ -329,6 +328,10 @@ impl<'a> Dispatch<'a> {
                 self.refuse_write(&frame, session);
                 (frame.bytes, None)
             }
+            Class::Write if handle.local() => {
+                let handle = Arc::clone(handle);
+                self.local_write(&frame, &handle, now)
+            }
             Class::Write => self.writes(input, session, now),
             Class::Sync => self.sync(&frame, session, now),
             Class::Read if self.conn.pending_writes() > 0 => (0, Some(Progress::OwnWrites)),
@@ -397,6 +400,35 @@ impl<'a> Dispatch<'a> {
         self.conn.stats.requests(count as u64);
         self.submitted = true;
         (consumed, None)
+    }
+
+    /// A write of a session that this server alone knows. Its end needs no transaction; an ephemeral node needs a session that all know.
+    fn local_write(
+        &mut self,
+        frame: &Frame<'_>,
+        handle: &SessionHandle,
+        now: Instant,
+    ) -> (usize, Option<Progress>) {
+        if self.conn.pending_writes() > 0 {
+            return (0, Some(Progress::OwnWrites));
+        }
+        let op = OpCode::from_i32(frame.header.op).expect("a write has a known number");
+        if op == OpCode::CloseSession {
+            self.note_request(frame.bytes);
+            self.refuse_write(frame, handle.id());
+            return (frame.bytes, None);
+        }
+        let ensemble = self.shared.ensemble.as_ref().expect("only its members have local sessions");
+        if ensemble.config.local_sessions_upgrade && makes_ephemeral(op, frame.body) {
+            handle.upgrade();
+            self.submit_session(handle, handle.timeout_ms());
+        }
+        let write =
+            Write { session: handle.id(), xid: frame.header.xid, op, body: frame.body, received: now };
+        self.shared.commit.submit(|queue| queue.push_client(self.conn, &self.auth, &write));
+        self.conn.stats.requests(1);
+        self.submitted = true;
+        (frame.bytes, None)
     }
 
     /// In an ensemble, sync is the leader's to answer, behind the connection's own writes.
@@ -538,6 +570,17 @@ impl<'a> Dispatch<'a> {
         let mut reader = Reader::new(frame);
         let header = RequestHeader::read(&mut reader).map_err(|_| "frame too short for a request header")?;
         Ok(Some(Frame { header, body: reader.rest(), bytes: 4 + len }))
+    }
+}
+
+/// Does the request make an ephemeral node?
+fn makes_ephemeral(op: OpCode, body: &[u8]) -> bool {
+    let is_ephemeral =
+        |request: &Request<'_>| matches!(request, Request::Create(create) if matches!(create.flags, 1 | 3));
+    match Request::read(op, body) {
+        Ok(Request::Multi(ops)) => ops.iter().any(|(_, request)| is_ephemeral(&request)),
+        Ok(request) => is_ephemeral(&request),
+        Err(_) => false,
     }
 }
 

@@ -54,9 +54,7 @@ pub(crate) async fn run_reaper(shared: Arc<Shared>) {
 }
 
 fn expire(shared: &Arc<Shared>) {
-    if !shared.ends_sessions() {
-        return;
-    }
+    let ends_all = shared.ends_sessions();
     for session in std::mem::take(&mut *shared.unclosed.lock()) {
         shared.commit.submit_own(session, OpCode::CloseSession, &[]);
     }
@@ -72,12 +70,17 @@ fn expire(shared: &Arc<Shared>) {
                 handle.touch(now);
             }
         }
-        sessions.poll_expired(now, &mut due);
+        // A follower ends those that it alone knows.
+        sessions.poll_expired_if(now, |handle| ends_all || handle.local(), &mut due);
     }
     for session in due {
         tracing::info!(%session, "session expired");
         shared.stats.sessions_expired.fetch_add(1, Ordering::Relaxed);
-        shared.commit.submit_own(session, OpCode::CloseSession, &[]);
+        if shared.sessions.lock().get(session).is_some_and(|handle| handle.local()) {
+            shared.session_closed(session, None);
+        } else {
+            shared.commit.submit_own(session, OpCode::CloseSession, &[]);
+        }
     }
 }
 

@@ -145,7 +145,8 @@ impl Shared {
         self.conns.remove(conn);
         if let Some(session) = conn.session() {
             let mut sessions = self.sessions.lock();
-            if self.ends_sessions() {
+            let is_local = sessions.get(session).is_some_and(|handle| handle.local());
+            if is_local || self.ends_sessions() {
                 sessions.disconnect(session, conn.id);
             } else {
                 sessions.forget(session, conn.id);

@@ -42,7 +42,7 @@ pub struct SessionHandle {
     /// Key of the one bucket it stands in; written by the tracker alone, under `&mut`.
     bucket: AtomicU64,
     closing: AtomicBool,
-    local: bool,
+    local: AtomicBool,
 }
 
 impl SessionHandle {
@@ -54,7 +54,7 @@ impl SessionHandle {
             owner: AtomicU64::new(owner.0),
             bucket: AtomicU64::new(u64::MAX),
             closing: AtomicBool::new(false),
-            local,
+            local: AtomicBool::new(local),
         }
     }
 
@@ -66,8 +66,13 @@ impl SessionHandle {
 
     /// Known to this server alone.
     #[must_use]
-    pub const fn local(&self) -> bool {
-        self.local
+    pub fn local(&self) -> bool {
+        self.local.load(Ordering::Relaxed)
+    }
+
+    /// From now on all servers know it: its transaction is on its way.
+    pub fn upgrade(&self) {
+        self.local.store(false, Ordering::Relaxed);
     }
 
     /// Granted timeout, ms; a reconnect may change it.
@@ -121,8 +126,12 @@ impl SessionHandle {
 
     /// When it ends if nothing is heard of it: rounded up to the tick behind.
     fn due(&self, tick_ms: u64) -> u64 {
+        self.due_if_heard(self.last_heard(), tick_ms)
+    }
+
+    fn due_if_heard(&self, at: MonoMs, tick_ms: u64) -> u64 {
         let timeout_ms = u64::try_from(self.timeout_ms()).unwrap_or(0);
-        let at = self.last_heard.load(Ordering::Relaxed).saturating_add(timeout_ms);
+        let at = at.0.saturating_add(timeout_ms);
         (at / tick_ms).saturating_add(1).saturating_mul(tick_ms)
     }
 }
@@ -232,6 +241,16 @@ impl Tracker {
     /// Moves every session that is due at `now` to closing and appends it to `out`, ids ascending within a tick. Each session
     /// is reported once; the caller submits a closeSession for it.
     pub fn poll_expired(&mut self, now: MonoMs, out: &mut Vec<SessionId>) {
+        self.poll_expired_if(now, |_| true, out);
+    }
+
+    /// The same of the sessions for which `f` holds; others stay.
+    pub fn poll_expired_if(
+        &mut self,
+        now: MonoMs,
+        f: impl Fn(&SessionHandle) -> bool,
+        out: &mut Vec<SessionId>,
+    ) {
         while let Some(entry) = self.buckets.first_entry() {
             if *entry.key() > now.0 {
                 return;
@@ -239,7 +258,13 @@ impl Tracker {
             let (at, bucket) = entry.remove_entry();
             let from = out.len();
             for handle in bucket {
-                self.expire_or_move(handle, at, now, out);
+                if f(&handle) {
+                    self.expire_or_move(handle, at, now, out);
+                } else {
+                    // Looked at again a timeout later: it was not heard of.
+                    let later = handle.due_if_heard(now, self.tick_ms);
+                    self.put_into_bucket_at(handle, later);
+                }
             }
             out[from..].sort_unstable();
         }
@@ -268,6 +293,10 @@ impl Tracker {
 
     fn put_into_bucket(&mut self, handle: Arc<SessionHandle>) {
         let due = handle.due(self.tick_ms);
+        self.put_into_bucket_at(handle, due);
+    }
+
+    fn put_into_bucket_at(&mut self, handle: Arc<SessionHandle>, due: u64) {
         handle.bucket.store(due, Ordering::Relaxed);
         self.buckets.entry(due).or_default().push(handle);
     }
@@ -296,7 +325,7 @@ impl Tracker {
     /// As [`Tracker::check`], and refuses local sessions.
     pub fn check_global(&self, id: SessionId, conn: ConnId) -> Result<(), SessionFault> {
         let handle = self.sessions.get(&id).ok_or(SessionFault::Expired(id))?;
-        if handle.local {
+        if handle.local() {
             return Err(SessionFault::Local(id));
         }
         handle.check(conn)
@@ -394,6 +423,28 @@ mod tests {
         assert!(expired(&mut tracker, 19_999).is_empty());
         assert_eq!(expired(&mut tracker, 20_000), [handle.id()]);
         assert!(!handle.touch(MonoMs(20_001)), "closing sessions are not heard");
+    }
+
+    #[test]
+    fn a_session_that_others_decide_about_stays_and_counts_as_silent() {
+        let mut tracker = Tracker::new(TICK, 0x10);
+        let global = tracker.create(10_000, ConnId(1), MonoMs(0));
+        let local = tracker.create_local(10_000, ConnId(1), MonoMs(0));
+        let mut out = Vec::new();
+        tracker.poll_expired_if(MonoMs(12_000), |handle| handle.local(), &mut out);
+        assert_eq!((out, global.last_heard(), global.closing()), (vec![local.id()], MonoMs(0), false));
+        assert_eq!(expired(&mut tracker, 24_000), [global.id()], "whoever decides later finds it silent");
+    }
+
+    #[test]
+    fn a_session_that_another_server_vouches_for_is_adopted_and_forgotten() {
+        let mut tracker = Tracker::new(TICK, 0x10);
+        assert_eq!(tracker.adopt(SessionId(7), 10_000, ConnId(1), MonoMs(0)), ConnId(0));
+        assert_eq!(tracker.adopt(SessionId(7), 10_000, ConnId(2), MonoMs(0)), ConnId(1));
+        tracker.forget(SessionId(7), ConnId(1));
+        assert_eq!(tracker.check(SessionId(7), ConnId(2)), Ok(()), "it has moved on");
+        tracker.forget(SessionId(7), ConnId(2));
+        assert!(tracker.get(SessionId(7)).is_none());
     }
 
     #[test]

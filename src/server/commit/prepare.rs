@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::queue::{Entry, Queue};
 use super::{Batch, GROUP_BYTES_TARGET};
-use crate::base::Zxid;
-use crate::node::{Prepare, WriteRequest};
+use crate::base::{ConnId, SessionId, Zxid};
+use crate::node::{Prepare, Sessions, WriteRequest};
 use crate::server::Shared;
 use crate::server::stats::Tally;
+use crate::session::{SessionFault, Tracker};
 use crate::storage::log::{Appender, Group, LogError, RecordKind};
 use crate::wire::OpCode;
 
@@ -70,11 +71,47 @@ impl Preparing {
                     conn,
                 };
                 let out = group.begin_record();
-                let zxid = self.prepare.prepare(&tree, &*sessions, shared.wall_now(), &request, out);
+                let known = Known { sessions: &sessions, entry: &entry, shared };
+                let zxid = self.prepare.prepare(&tree, &known, shared.wall_now(), &request, out);
                 group.finish_record(zxid, RecordKind::Txn);
                 prepared(zxid, entry);
             }
         }
+    }
+}
+
+/// Sessions as one request sees them: another server of an ensemble answers for those that it alone knows.
+struct Known<'a> {
+    sessions: &'a Tracker,
+    entry: &'a Entry,
+    shared: &'a Shared,
+}
+
+impl Known<'_> {
+    fn is_local_elsewhere(&self, session: SessionId) -> bool {
+        let Some(ensemble) = &self.shared.ensemble else { return false };
+        let made_by = (session.0 >> 56) & 0xff;
+        ensemble.config.local_sessions
+            && self.entry.learner.is_some()
+            && made_by != ensemble.config.me.0 & 0xff
+            && self.sessions.get(session).is_none()
+    }
+}
+
+impl Sessions for Known<'_> {
+    fn check(&self, session: SessionId, conn: ConnId) -> Result<(), SessionFault> {
+        if self.is_local_elsewhere(session) { Ok(()) } else { self.sessions.check(session, conn) }
+    }
+
+    fn check_global(&self, session: SessionId, conn: ConnId) -> Result<(), SessionFault> {
+        if self.is_local_elsewhere(session) {
+            return Err(SessionFault::Local(session));
+        }
+        self.sessions.check_global(session, conn)
+    }
+
+    fn set_closing(&self, session: SessionId) {
+        self.sessions.set_closing(session);
     }
 }
 
