@@ -7,6 +7,7 @@
 //! - E3: the thread waits for nothing but the readiness of all its sockets, timers and queues, and for a flush on a disk that is fast. A slow disk is flushed by
 //!   a thread of its own.
 
+mod course;
 mod evidence;
 mod host;
 mod pending;
@@ -19,11 +20,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use crate::base::{Epoch, ServerId, SessionId, Zxid};
+use crate::base::{Epoch, MonoMs, ServerId, SessionId, Zxid};
 use crate::node::member::Standing;
 use crate::server::config::EnsembleConfig;
 use crate::server::conn::Conn;
+use crate::wire::election::PeerState;
+use crate::wire::quorum_config::QuorumConfig;
 
+pub(crate) use course::Course;
 pub(crate) use shell::{MemberParts, spawn};
 
 /// What connections and four-letter words know of the ensemble.
@@ -38,6 +42,7 @@ pub(crate) struct Ensemble {
     /// Wakes the member's thread.
     pub(crate) notify: Arc<Notify>,
     elections: AtomicU64,
+    course: Mutex<Course>,
 }
 
 /// What is shown of the member.
@@ -49,6 +54,8 @@ pub(crate) struct Figures {
     pub(crate) committed: Zxid,
     /// Of a leader: id, has a vote, is in step.
     pub(crate) learners: Vec<(ServerId, bool, bool)>,
+    /// Who is in the ensemble; `None` before the member has said it.
+    pub(crate) config: Option<Arc<QuorumConfig>>,
 }
 
 /// A client has come with a session that this follower must ask the leader about.
@@ -69,6 +76,7 @@ impl Ensemble {
             revalidations: Mutex::default(),
             notify: Arc::new(Notify::new()),
             elections: AtomicU64::new(0),
+            course: Mutex::default(),
         }
     }
 
@@ -94,6 +102,16 @@ impl Ensemble {
     /// Elections that came to an end here.
     pub(crate) fn elections(&self) -> u64 {
         self.elections.load(Ordering::Relaxed)
+    }
+
+    /// The member's thread says what it does; true when that is something else than before.
+    fn observe(&self, state: PeerState, now: MonoMs) -> bool {
+        self.course.lock().observe(state, self.standing(), now)
+    }
+
+    /// What was measured of elections.
+    pub(crate) fn course(&self) -> Course {
+        self.course.lock().clone()
     }
 
     /// Asks the leader about a session. The connection's session is set when it has answered.

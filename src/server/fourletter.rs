@@ -15,13 +15,17 @@ mod view;
 mod whitelist;
 mod word;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use super::config::EnsembleConfig;
 use super::stats::Extremes;
+use crate::wire::quorum_config::{Member, MemberAddress, QuorumConfig};
 use text::{Text, java_date, java_double};
 
 pub use view::{
-    ClientLine, Environment, Mode, ServerView, SessionGroup, TreeFigures, WatchSummary, file_descriptors,
+    ClientLine, Environment, Learners, Mode, QuorumFigures, ServerView, SessionGroup, TreeFigures,
+    WatchSummary, file_descriptors,
 };
 pub use whitelist::Whitelist;
 pub use word::Word;
@@ -46,6 +50,9 @@ pub const TRACE_MASK_DEFAULT: i64 = 0b1_0011_0010;
 
 /// Longest answer: enough for the connections of a full server, little enough to build at once.
 pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
+
+/// The only `electionAlg` there is.
+const ELECTION_ALGORITHM: u8 = 3;
 
 const NOT_SERVING: &str = "This ZooKeeper instance is not currently serving requests";
 
@@ -198,6 +205,26 @@ fn conf(view: &dyn ServerView, out: &mut Text<'_>) {
     out.line(format_args!("maxSessionTimeout={}", config.session_timeout_ms_max));
     out.line(format_args!("clientPortListenBacklog={}", config.listen_backlog.map_or(-1, i64::from)));
     out.line(format_args!("serverId={}", config.server_id.map_or(0, |id| id.0)));
+    if let (Some(ensemble), Some(quorum)) = (&config.ensemble, view.quorum()) {
+        conf_of_peer(ensemble, &quorum.config, out);
+    }
+}
+
+/// What a member of an ensemble adds; the last line has no end, as in ZooKeeper.
+fn conf_of_peer(ensemble: &EnsembleConfig, members: &QuorumConfig, out: &mut Text<'_>) {
+    let me = members.members().get(&ensemble.me).or_else(|| ensemble.config.members().get(&ensemble.me));
+    let ports = |port: fn(&MemberAddress) -> u16| {
+        let all: BTreeSet<u16> = me.iter().flat_map(|me| &me.addresses).map(port).collect();
+        all.iter().map(u16::to_string).collect::<Vec<_>>().join("|")
+    };
+    out.line(format_args!("initLimit={}", ensemble.init_limit_ticks));
+    out.line(format_args!("syncLimit={}", ensemble.sync_limit_ticks));
+    out.line(format_args!("electionAlg={ELECTION_ALGORITHM}"));
+    out.line(format_args!("electionPort={}", ports(|address| address.election_port)));
+    out.line(format_args!("quorumPort={}", ports(|address| address.quorum_port)));
+    out.line(format_args!("peerType={}", u8::from(me.is_some_and(Member::is_observer))));
+    out.line(format_args!("membership: "));
+    out.put(format_args!("{members}"));
 }
 
 /// ZooKeeper's keys, in its order. A program that looks for a Java key finds `<NA>`, which ZooKeeper prints for an unset one.

@@ -14,7 +14,8 @@ use crate::server::config::{Config, LOG_FOLDER, ZABRA_FOLDER};
 use crate::server::conn::Conn;
 use crate::server::ensemble::Ensemble;
 use crate::server::fourletter::{
-    self, ClientLine, Mode, OUTPUT_BYTES_MAX, ServerView, SessionGroup, TreeFigures, WatchSummary, Word,
+    self, ClientLine, Learners, Mode, OUTPUT_BYTES_MAX, QuorumFigures, ServerView, SessionGroup, TreeFigures,
+    WatchSummary, Word,
 };
 use crate::server::stats::ServerStats;
 
@@ -83,6 +84,31 @@ impl ServerView for Shared {
             Some(Some(Standing::Learning { observer: true, .. })) => Mode::Observer,
             Some(_) => Mode::Follower,
         }
+    }
+
+    fn quorum(&self) -> Option<QuorumFigures> {
+        let ensemble = self.ensemble.as_ref()?;
+        let (figures, course) = (ensemble.figures(), ensemble.course());
+        let config = figures.config.unwrap_or_else(|| Arc::clone(&ensemble.config.config));
+        let leader = match ensemble.standing() {
+            Some(Standing::Learning { leader, .. }) => Some(leader),
+            Some(Standing::Leading { .. }) | None => None,
+        };
+        Some(QuorumFigures {
+            leader,
+            epoch_accepted: figures.epochs.0,
+            epoch_current: figures.epochs.1,
+            appended: figures.appended,
+            committed: figures.committed,
+            learners: Learners::count(&figures.learners, &config),
+            leading_ms: course.serving_ms(self.mono_now()),
+            elections: ensemble.elections(),
+            looking: course.looking,
+            election_ms: course.election_ms.summary(),
+            unavailable_ms: course.unavailable_ms.summary(),
+            leader_unavailable_ms: course.leader_unavailable_ms.summary(),
+            config,
+        })
     }
 
     fn config(&self) -> &Config {

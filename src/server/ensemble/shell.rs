@@ -548,6 +548,8 @@ impl Shell {
             let pending = &mut self.pending;
             preparing.prepare_some(&self.shared, &mut group, |zxid, entry| pending.proposed(zxid, entry));
             self.shared.stats.batch_size.add(group.len() as u64);
+            self.shared.stats.proposals.fetch_add(group.len() as u64, Ordering::Relaxed);
+            group.iter().for_each(|(_, _, txn)| self.shared.stats.proposal_size.add(txn.len()));
             if let Err(error) = self.member.propose(now, group) {
                 tracing::error!(%error, "what was asked for cannot be logged");
                 let left: Vec<Entry> = preparing.drained.entries.drain(..).collect();
@@ -727,7 +729,8 @@ impl Shell {
     }
 
     fn show_figures(&mut self) {
-        if self.figures_at.elapsed() < FIGURES_EVERY {
+        let changed = ensemble(&self.shared).observe(self.member.peer_state(), self.shared.mono_now());
+        if !changed && self.figures_at.elapsed() < FIGURES_EVERY {
             return;
         }
         self.look_after_looking();
@@ -738,6 +741,7 @@ impl Shell {
             appended: positions.appended(),
             committed: positions.committed(),
             learners: self.member.learners(),
+            config: Some(Arc::clone(self.member.config())),
         };
     }
 

@@ -4,16 +4,40 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::super::stats::{Histogram, ServerStats, Summary};
 use super::text::{Text, java_double};
-use super::view::{Mode, ServerView};
+use super::view::{Mode, QuorumFigures, ServerView};
 use super::{extremes_ms, full_version, mean_ms};
 
 /// Appends all lines.
 pub(super) fn mntr(view: &dyn ServerView, out: &mut Text<'_>) {
     put(out, "version", full_version());
     put(out, "server_state", view.mode().name());
+    let quorum = view.quorum();
+    if let Some(quorum) = &quorum {
+        put(out, "peer_state", peer_state(view.mode()));
+        if let (Mode::Observer, Some(leader)) = (view.mode(), quorum.leader) {
+            put(out, "observer_master_id", leader.0);
+        }
+    }
     gauges(view, out);
+    if let Some(quorum) = &quorum {
+        peer_gauges(view, quorum, out);
+    }
     counters(view.stats(), out);
     summaries(view.stats(), out);
+    if let Some(quorum) = &quorum {
+        elections(quorum, out);
+    }
+    zabra(view, quorum.as_ref(), out);
+}
+
+/// What a member does, and in which phase of ZAB. One that serves is always in the last one.
+const fn peer_state(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Leader => "leading - broadcast",
+        Mode::Follower => "following - broadcast",
+        Mode::Observer => "observing - broadcast",
+        Mode::Standalone | Mode::ReadOnly => "looking",
+    }
 }
 
 fn put(out: &mut Text<'_>, key: &str, value: impl std::fmt::Display) {
@@ -58,6 +82,49 @@ fn gauges(view: &dyn ServerView, out: &mut Text<'_>) {
     }
 }
 
+/// What ZooKeeper's quorum peers add. Followers count the observers that learn from them, and there are none.
+fn peer_gauges(view: &dyn ServerView, quorum: &QuorumFigures, out: &mut Text<'_>) {
+    put(out, "quorum_size", quorum.config.voters().count());
+    let learners = &quorum.learners;
+    match view.mode() {
+        Mode::Leader => {
+            put(out, "learners", learners.connected);
+            put(out, "synced_followers", learners.synced_followers);
+            put(out, "synced_non_voting_followers", learners.synced_non_voting_followers);
+            put(out, "synced_observers", learners.synced_observers);
+            put(out, "leader_uptime", quorum.leading_ms);
+        }
+        Mode::Follower => put(out, "synced_observers", 0),
+        Mode::Observer | Mode::Standalone | Mode::ReadOnly => {}
+    }
+}
+
+fn elections(quorum: &QuorumFigures, out: &mut Text<'_>) {
+    put(out, "looking_count", quorum.looking);
+    summary_of(out, "election_time", quorum.election_ms, 1, false);
+    summary_of(out, "unavailable_time", quorum.unavailable_ms, 1, false);
+    summary_of(out, "leader_unavailable_time", quorum.leader_unavailable_ms, 1, false);
+}
+
+/// What ZooKeeper does not have. Zxids are decimal numbers here: programs draw them.
+fn zabra(view: &dyn ServerView, quorum: Option<&QuorumFigures>, out: &mut Text<'_>) {
+    if let Some(quorum) = quorum {
+        put(out, "zabra_epoch_accepted", quorum.epoch_accepted);
+        put(out, "zabra_epoch_current", quorum.epoch_current);
+        put(out, "zabra_elections", quorum.elections);
+        put(out, "zabra_zxid_appended", quorum.appended.0);
+        put(out, "zabra_zxid_committed", quorum.committed.0);
+        if let Some(leader) = quorum.leader {
+            put(out, "zabra_leader_id", leader.0);
+        }
+    }
+    put(out, "zabra_zxid_applied", view.last_zxid().0);
+    let flushes = view.stats().fsync_us.summary();
+    for (key, value) in [("p50", flushes.p50), ("p99", flushes.p99), ("max", flushes.max)] {
+        put(out, &format!("zabra_{key}_fsync_us"), value);
+    }
+}
+
 fn load(counter: &AtomicU64) -> u64 {
     counter.load(Relaxed)
 }
@@ -96,7 +163,11 @@ fn summaries(stats: &ServerStats, out: &mut Text<'_>) {
 
 /// One of ZooKeeper's summaries; `unit` divides what is recorded, so that microseconds come out as its milliseconds.
 fn summary(out: &mut Text<'_>, name: &str, histogram: &Histogram, unit: u64, percentiles: bool) {
-    let Summary { count, sum, min, max, p50, p95, p99, p999 } = histogram.summary();
+    summary_of(out, name, histogram.summary(), unit, percentiles);
+}
+
+fn summary_of(out: &mut Text<'_>, name: &str, values: Summary, unit: u64, percentiles: bool) {
+    let Summary { count, sum, min, max, p50, p95, p99, p999 } = values;
     let mean = if count == 0 { 0.0 } else { sum as f64 / count as f64 / unit as f64 };
     put(out, &format!("avg_{name}"), java_double((mean * 10_000.0).round() / 10_000.0));
     let values = [("min", min), ("max", max.next_multiple_of(unit)), ("cnt", count * unit), ("sum", sum)];

@@ -1,11 +1,13 @@
 //! Texts as ZooKeeper 3.9 prints them.
 
 use std::cell::Cell;
+use std::path::Path;
+use std::sync::Arc;
 
 use super::*;
-use crate::base::{ConnId, ServerId, SessionId, Zxid};
+use crate::base::{ConnId, Epoch, ServerId, SessionId, Zxid};
 use crate::server::config::Config;
-use crate::server::stats::{ConnStats, RequestKind, ServerStats, Tally};
+use crate::server::stats::{ConnStats, RequestKind, ServerStats, Summary, Tally};
 use crate::wire::OpCode;
 
 struct Fake {
@@ -19,7 +21,12 @@ struct Fake {
     /// How many watches there are; each costs a visit.
     watches: usize,
     visits: Cell<usize>,
+    quorum: Option<QuorumFigures>,
 }
+
+const THREE_AND_AN_OBSERVER: &str = "server.1=a:2888:3888:participant\nserver.2=b:2888:3888:participant\n\
+                                     server.3=c:2889:3889:participant;0.0.0.0:2181\n\
+                                     server.4=e:2888:3888:observer\nversion=100000000";
 
 impl Fake {
     fn new() -> Fake {
@@ -55,7 +62,40 @@ impl Fake {
             resets,
             watches: 3,
             visits,
+            quorum: None,
         }
+    }
+
+    /// Server 3 of four.
+    fn of_ensemble(mode: Mode) -> Fake {
+        let mut fake = Fake::new();
+        let dynamic = THREE_AND_AN_OBSERVER.lines().filter(|line| line.starts_with("server"));
+        let lines: Vec<&str> = dynamic.collect();
+        let text =
+            format!("initLimit=10\nsyncLimit=5\ndataDir=/data\ndataLogDir=/log\n{}\n", lines.join("\n"));
+        let read =
+            |path: &Path| Ok(Some(if path.ends_with("myid") { "3".into() } else { text.clone().into() }));
+        fake.config = Config::read(Some(Path::new("zoo.cfg")), &[], &read).unwrap().config;
+        fake.mode = mode;
+        let config = Arc::new(QuorumConfig::parse(THREE_AND_AN_OBSERVER).unwrap());
+        let learners = [(1, true, true), (2, true, false), (4, false, true), (9, false, true)];
+        let learners = learners.map(|(id, voter, in_step)| (ServerId(id), voter, in_step));
+        fake.quorum = Some(QuorumFigures {
+            leader: (mode != Mode::Leader).then_some(ServerId(2)),
+            epoch_accepted: Epoch(8),
+            epoch_current: Epoch(7),
+            appended: Zxid::new(Epoch(7), 3),
+            committed: Zxid::new(Epoch(7), 2),
+            learners: Learners::count(&learners, &config),
+            leading_ms: 777,
+            elections: 2,
+            looking: 3,
+            election_ms: Summary { count: 2, sum: 30, min: 10, max: 20, ..Summary::default() },
+            unavailable_ms: Summary { count: 2, sum: 50, min: 20, max: 30, ..Summary::default() },
+            leader_unavailable_ms: Summary::default(),
+            config,
+        });
+        fake
     }
 
     fn ask(&self, word: Word) -> String {
@@ -72,6 +112,9 @@ impl ServerView for Fake {
     }
     fn mode(&self) -> Mode {
         self.mode
+    }
+    fn quorum(&self) -> Option<QuorumFigures> {
+        self.quorum.clone()
     }
     fn config(&self) -> &Config {
         &self.config
@@ -209,6 +252,77 @@ fn leaders_and_read_only_servers_say_more() {
 }
 
 #[test]
+fn a_member_of_an_ensemble_says_what_zookeepers_peers_say() {
+    let lines = |mode| Fake::of_ensemble(mode).ask(Word::Mntr);
+    let has = |text: &str, all: &[&str]| {
+        for wanted in all {
+            assert!(text.contains(&format!("\nzk_{}\n", wanted.replace(' ', "\t"))), "{wanted} in\n{text}");
+        }
+    };
+    let everybody = ["quorum_size 3", "looking_count 3", "avg_election_time 15.0", "cnt_unavailable_time 2"];
+    let epochs = ["zabra_epoch_accepted 8", "zabra_epoch_current 7", "zabra_elections 2"];
+    let places =
+        ["zabra_zxid_appended 30064771075", "zabra_zxid_committed 30064771074", "zabra_zxid_applied 42"];
+    for mode in [Mode::Leader, Mode::Follower, Mode::Observer] {
+        let text = lines(mode);
+        has(&text, &everybody);
+        has(&text, &epochs);
+        has(&text, &places);
+        assert!(text.contains(&format!("\nzk_server_state\t{}\nzk_peer_state\t", mode.name())));
+    }
+    let leader = lines(Mode::Leader);
+    assert!(leader.contains("\nzk_peer_state\tleading - broadcast\n"));
+    // Server 9 is no member: ZooKeeper counts it with the followers.
+    has(
+        &leader,
+        &["learners 4", "synced_followers 2", "synced_non_voting_followers 1", "synced_observers 1"],
+    );
+    has(&leader, &["leader_uptime 777", "last_proposal_size -1"]);
+    let follower = lines(Mode::Follower);
+    assert!(follower.contains("\nzk_peer_state\tfollowing - broadcast\n"));
+    has(&follower, &["synced_observers 0", "zabra_leader_id 2"]);
+    let observer = lines(Mode::Observer);
+    assert!(observer.contains("\nzk_peer_state\tobserving - broadcast\n"));
+    has(&observer, &["observer_master_id 2"]);
+    for (text, absent) in [
+        (&leader, ["zabra_leader_id", "observer_master_id"]),
+        (&follower, ["synced_followers", "leader_uptime"]),
+        (&observer, ["synced_observers", "learners"]),
+    ] {
+        assert!(absent.iter().all(|key| !text.contains(&format!("\nzk_{key}\t"))), "{absent:?} in\n{text}");
+    }
+}
+
+#[test]
+fn the_mode_of_a_member_is_its_role() {
+    for (mode, said) in [(Mode::Leader, "leader"), (Mode::Follower, "follower"), (Mode::Observer, "observer")]
+    {
+        for word in [Word::Srvr, Word::Stat] {
+            assert!(Fake::of_ensemble(mode).ask(word).contains(&format!("\nMode: {said}\n")), "{word}");
+        }
+    }
+}
+
+#[test]
+fn conf_of_a_member_ends_in_the_membership() {
+    let text = Fake::of_ensemble(Mode::Follower).ask(Word::Conf);
+    let want = "\nserverId=3\ninitLimit=10\nsyncLimit=5\nelectionAlg=3\nelectionPort=3889\nquorumPort=2889\n\
+                peerType=0\nmembership: \n";
+    assert!(text.contains(&format!("{want}{THREE_AND_AN_OBSERVER}")), "{text}");
+    assert!(text.ends_with("\nversion=100000000"), "no end of line behind it, as in ZooKeeper");
+}
+
+#[test]
+fn a_member_without_a_leader_is_alive_and_says_nothing_else() {
+    let mut fake = Fake::of_ensemble(Mode::Follower);
+    fake.serving = false;
+    for word in [Word::Mntr, Word::Conf, Word::Srvr, Word::Stat] {
+        assert_eq!(fake.ask(word), "This ZooKeeper instance is not currently serving requests\n", "{word}");
+    }
+    assert_eq!((fake.ask(Word::Ruok), fake.ask(Word::Isro)), ("imok".into(), "null".into()));
+}
+
+#[test]
 fn cons_is_zookeepers() {
     let want = " /127.0.0.1:1000[1](queued=0,recved=1,sent=0)\n \
                 /127.0.0.1:2000[1](queued=0,recved=1,sent=1,sid=0x10,lop=GETD,est=1000,to=30000,lcxid=0x5,lzxid=0x20,\
@@ -283,6 +397,9 @@ fn mntr_lines_have_a_key_a_tab_and_a_number() {
     let text = Fake::new().ask(Word::Mntr);
     assert!(text.starts_with("zk_version\t3.9.5-zabra-"));
     assert!(text.contains("\nzk_server_state\tstandalone\n"));
+    for word in ["peer_state", "quorum_size", "looking_count", "zabra_epoch_current"] {
+        assert!(!text.contains(word), "{word} is for members of an ensemble");
+    }
     for line in text.lines() {
         let (key, value) = line.split_once('\t').expect(line);
         assert!(

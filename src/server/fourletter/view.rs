@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use crate::base::{ConnId, SessionId, Zxid};
+use crate::base::{ConnId, Epoch, ServerId, SessionId, Zxid};
+use crate::wire::quorum_config::QuorumConfig;
 
 use super::super::config::Config;
-use super::super::stats::{ConnFigures, ServerStats};
+use super::super::stats::{ConnFigures, ServerStats, Summary};
 
 /// A server's role, as `srvr` and `mntr` name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,67 @@ impl Mode {
             Mode::Observer => "observer",
             Mode::ReadOnly => "read-only",
         }
+    }
+}
+
+/// What a member of an ensemble knows of itself and, as a leader, of the others. As old as a moment.
+#[derive(Clone, Debug)]
+pub struct QuorumFigures {
+    /// Who is in the ensemble.
+    pub config: Arc<QuorumConfig>,
+    /// Whom this server learns from; `None` for the leader.
+    pub leader: Option<ServerId>,
+    /// The newest epoch promised to a leader.
+    pub epoch_accepted: Epoch,
+    /// The epoch of the newest history taken over.
+    pub epoch_current: Epoch,
+    /// End of the log.
+    pub appended: Zxid,
+    /// The last transaction known to be committed.
+    pub committed: Zxid,
+    /// Of a leader: everybody connected to it.
+    pub learners: Learners,
+    /// How long this server has been leading.
+    pub leading_ms: u64,
+    /// Elections that this server came out of with a leader that it could work with.
+    pub elections: u64,
+    /// Times that this server began to look for a leader.
+    pub looking: u64,
+    /// Milliseconds from there to a decision.
+    pub election_ms: Summary,
+    /// Milliseconds from there to serving clients.
+    pub unavailable_ms: Summary,
+    /// The same, when this server became the leader.
+    pub leader_unavailable_ms: Summary,
+}
+
+/// Learners of a leader, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Learners {
+    /// All that are connected.
+    pub connected: usize,
+    /// Followers in step.
+    pub synced_followers: usize,
+    /// Those of them that are no members (yet).
+    pub synced_non_voting_followers: usize,
+    /// Observers in step.
+    pub synced_observers: usize,
+}
+
+impl Learners {
+    /// Counts (id, has a vote, is in step). A learner without a vote is an observer if the configuration says so, and otherwise a server that
+    /// waits to become a member.
+    #[must_use]
+    pub fn count(learners: &[(ServerId, bool, bool)], config: &QuorumConfig) -> Learners {
+        let is_observer = |id| config.members().get(&id).is_some_and(|member| member.is_observer());
+        let mut counts = Learners { connected: learners.len(), ..Learners::default() };
+        for (id, voter, _) in learners.iter().filter(|(.., in_step)| *in_step) {
+            let observer = !voter && is_observer(*id);
+            counts.synced_observers += usize::from(observer);
+            counts.synced_followers += usize::from(!observer);
+            counts.synced_non_voting_followers += usize::from(!observer && !voter);
+        }
+        counts
     }
 }
 
@@ -142,6 +205,10 @@ pub trait ServerView {
     fn serving(&self) -> bool;
     /// The role.
     fn mode(&self) -> Mode;
+    /// What a member of an ensemble knows; `None` for a server alone.
+    fn quorum(&self) -> Option<QuorumFigures> {
+        None
+    }
     /// The configuration it runs with.
     fn config(&self) -> &Config;
     /// Shared figures.
