@@ -711,7 +711,6 @@ impl Leader {
         self.pings.waited_for = std::mem::take(&mut self.pings.asked);
         let slow_too = self.pings.waited_for || now >= self.pings.next_ping;
         let token = self.pings.token;
-        self.pings.next_probe = now.plus(self.limits.probe_ms);
         if slow_too {
             self.pings.next_ping = now.plus(self.limits.ping_ms);
         }
@@ -765,6 +764,8 @@ impl Leader {
             return self.give_up(GiveUpReason::DiskStalled(now.since(since)));
         }
         if now >= self.pings.next_probe {
+            // Rounds that somebody asked for do not put it off: the silent are looked for with it.
+            self.pings.next_probe = now.plus(self.limits.probe_ms);
             self.ping_round(now);
             self.confirm();
         }

@@ -666,6 +666,26 @@ fn a_silent_zabra_node_is_dropped_after_the_liveness_limit_and_a_zookeeper_node_
     assert_eq!(s.wait_hearing(1, &[]), [dropped(3, DropReason::Silent(LIMITS.sync_ms))]);
 }
 
+/// The timer is called when it is due, not sooner: what is asked for in between must not put it off.
+#[test]
+fn syncs_that_never_cease_do_not_hide_a_silent_node() {
+    let mut s = Scene::established_with(2);
+    s.attach(3);
+    let end = s.now.plus(LIMITS.liveness_ms + LIMITS.probe_ms);
+    let mut all = Vec::new();
+    while s.now < end {
+        s.now = s.now.plus(1);
+        all.extend(s.feed(Input::Ask));
+        all.extend(s.pong(2, s.leader.ask_token() - 1));
+        if s.leader.next_timer().is_some_and(|at| at <= s.now) {
+            all.extend(s.feed(Input::Timer));
+        }
+    }
+    let silent =
+        |output: &Output| matches!(output, Output::Drop { link: LinkId(3), why: DropReason::Silent(_) });
+    assert!(all.iter().any(silent), "server 3 is silent");
+}
+
 #[test]
 fn a_learner_that_is_being_brought_up_to_date_may_be_silent_for_long() {
     let mut s = Scene::established_with(2);
