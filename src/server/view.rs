@@ -74,12 +74,13 @@ impl Shared {
 
 impl ServerView for Shared {
     fn serving(&self) -> bool {
-        !self.is_stopped() && self.ensemble.as_ref().is_none_or(|ensemble| ensemble.standing().is_some())
+        !self.is_stopped() && self.ensemble.as_ref().is_none_or(|e| e.standing().is_some() || e.is_read_only())
     }
 
     fn mode(&self) -> Mode {
         match self.ensemble.as_ref().map(Ensemble::standing) {
             None => Mode::Standalone,
+            Some(None) if self.is_read_only() => Mode::ReadOnly,
             Some(Some(Standing::Leading { .. })) => Mode::Leader,
             Some(Some(Standing::Learning { observer: true, .. })) => Mode::Observer,
             Some(_) => Mode::Follower,

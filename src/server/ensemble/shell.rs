@@ -62,8 +62,11 @@ const BIND_TRIES: u32 = 3;
 /// How often the figures that are shown are brought up to date.
 const FIGURES_EVERY: Duration = Duration::from_millis(100);
 
-/// How often a server without a leader says what is missing.
-const SAY_EVERY: Duration = Duration::from_secs(5);
+/// A server that looks for a quorum this long says whom it has not heard of.
+const MISSING_AFTER: Duration = Duration::from_secs(1);
+
+/// And then says so again.
+const MISSING_EVERY: Duration = Duration::from_secs(10);
 
 /// Without a leader for so long, and for a tick, clients may read; as long as ZooKeeper waits.
 const READ_ONLY_AFTER: Duration = Duration::from_secs(2);
@@ -153,9 +156,10 @@ struct Shell {
     /// The tree is to be replaced, and kept as evidence.
     diverged_at: Option<Zxid>,
     figures_at: Instant,
-    /// Since when there has been no leader, and when that was last said.
+    /// Since when there has been no leader.
     looking_since: Instant,
-    looking_said: Instant,
+    /// When it is said who is missing, if nobody is served then.
+    missing_at: Instant,
 }
 
 impl Shell {
@@ -189,7 +193,7 @@ impl Shell {
             diverged_at: None,
             figures_at: Instant::now(),
             looking_since: Instant::now(),
-            looking_said: Instant::now(),
+            missing_at: Instant::now() + MISSING_AFTER,
             shared,
         })
     }
@@ -493,7 +497,8 @@ impl Shell {
 
     fn stop_serving(&mut self, why: &crate::node::member::StopReason) {
         tracing::warn!(%why, "looking for a leader");
-        (self.looking_since, self.looking_said) = (Instant::now(), Instant::now());
+        self.looking_since = Instant::now();
+        self.missing_at = self.looking_since + MISSING_AFTER;
         *ensemble(&self.shared).standing.write() = None;
         let unprepared = self.preparing.take().map(|preparing| preparing.drained.entries).unwrap_or_default();
         // E2: nobody is told what is not known.
@@ -745,26 +750,20 @@ impl Shell {
         };
     }
 
-    /// Without a leader for long: says what is missing, and lets clients read if the operator wants it.
+    /// Without a leader for long: says whom it waits for, and lets clients read if the operator wants it.
     fn look_after_looking(&mut self) {
         let ensemble = ensemble(&self.shared);
         if ensemble.standing().is_some() {
             return;
         }
-        let (since, now) = (self.looking_since.elapsed(), Instant::now());
-        if now - self.looking_said >= SAY_EVERY {
-            self.looking_said = now;
-            let missing: Vec<i64> = self.member.unheard().iter().map(|id| id.0).collect();
-            let state = self.member.peer_state();
-            tracing::warn!(
-                ?missing,
-                ?state,
-                secs = since.as_secs(),
-                "no quorum yet: not heard of these servers"
-            );
+        let missing: Vec<String> = self.member.unheard().iter().map(|id| id.0.to_string()).collect();
+        if self.missing_at <= Instant::now() && !missing.is_empty() {
+            self.missing_at = Instant::now() + MISSING_EVERY;
+            tracing::warn!(missing = missing.join(", "), "waiting for a quorum");
         }
         let patience = READ_ONLY_AFTER.max(Duration::from_millis(self.shared.config.tick_ms.into()));
-        if ensemble.config.read_only_enabled && since >= patience && !ensemble.is_read_only() {
+        let looking = self.looking_since.elapsed();
+        if ensemble.config.read_only_enabled && looking >= patience && !ensemble.is_read_only() {
             tracing::warn!("no quorum: clients that ask for it may read");
             ensemble.read_only.store(true, Ordering::Release);
         }
