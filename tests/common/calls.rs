@@ -12,6 +12,7 @@ pub(crate) mod err {
     pub(crate) const UNIMPLEMENTED: i32 = -6;
     pub(crate) const NO_NODE: i32 = -101;
     pub(crate) const BAD_VERSION: i32 = -103;
+    pub(crate) const NODE_EXISTS: i32 = -110;
 }
 
 /// Flag of create: goes with the session.

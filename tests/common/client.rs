@@ -124,6 +124,8 @@ pub(crate) struct Conn {
     /// Bytes received that are not yet a whole frame.
     pending: Vec<u8>,
     next_xid: i32,
+    /// How long a reply may take.
+    reply_limit: Duration,
 }
 
 impl Conn {
@@ -131,7 +133,13 @@ impl Conn {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(REPLY_LIMIT))?;
-        Ok(Conn { stream, pending: Vec::new(), next_xid: 1 })
+        Ok(Conn { stream, pending: Vec::new(), next_xid: 1, reply_limit: REPLY_LIMIT })
+    }
+
+    /// Gives up earlier than after [`REPLY_LIMIT`]: for servers that are expected to hang.
+    pub(crate) fn with_reply_limit(mut self, limit: Duration) -> Conn {
+        self.reply_limit = limit;
+        self
     }
 
     /// As the server sees it.
@@ -164,7 +172,7 @@ impl Conn {
             None => body,
         };
         self.send_frame(&body.done()).map_err(|e| format!("send connect request: {e}"))?;
-        match self.receive(REPLY_LIMIT) {
+        match self.receive(self.reply_limit) {
             Received::Closed => Ok(None),
             Received::Silence => Err("no answer to the connect request".into()),
             Received::Frame(frame) => {
@@ -247,7 +255,7 @@ impl Conn {
         };
         self.send(xid, op, body).map_err(|e| format!("send: {e}"))?;
         loop {
-            match self.receive(REPLY_LIMIT) {
+            match self.receive(self.reply_limit) {
                 Received::Frame(frame) => {
                     let reply = Reply::parse(&frame).map_err(|_| format!("short reply {frame:02x?}"))?;
                     if reply.xid == xid {

@@ -272,8 +272,13 @@ impl Drop for Server {
 
 /// Sends `word` to `address` and reads until the end.
 pub(crate) fn try_word(address: SocketAddr, word: &[u8]) -> std::io::Result<String> {
+    try_word_within(address, word, Duration::from_secs(10))
+}
+
+/// The same, for a server that may hang.
+pub(crate) fn try_word_within(address: SocketAddr, word: &[u8], limit: Duration) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(limit))?;
     stream.write_all(word)?;
     let mut text = Vec::new();
     stream.read_to_end(&mut text)?;
@@ -282,7 +287,7 @@ pub(crate) fn try_word(address: SocketAddr, word: &[u8]) -> std::io::Result<Stri
 
 /// A port that nobody listens on, below the range the kernel gives to outgoing connections: while the server is
 /// down between two starts, no client's own socket can take its place.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static TRIED: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id().wrapping_mul(97);
     for _ in 0..1000 {

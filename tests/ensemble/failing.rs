@@ -1,0 +1,154 @@
+//! Nodes that die or fall silent: who takes over, how soon, and what is still there.
+
+use std::time::{Duration, Instant};
+
+use crate::cluster::{Cluster, LIMIT, wait_until};
+use crate::common::calls::err;
+use crate::common::client::{Received, create_body, op};
+use crate::common::jute::Acl;
+use crate::load::{Load, assert_all_have};
+
+/// Another node leads within this after the leader's process has died: its closed connections say so.
+const TAKE_OVER_KILLED: Duration = Duration::from_secs(1);
+
+/// The same after it has fallen silent: `zabra.liveness.timeoutMs` is 800.
+const TAKE_OVER_SILENT: Duration = Duration::from_secs(2);
+
+/// Repeats of what has to be fast: other programs may take this machine's time.
+const TRIES: usize = 3;
+
+/// Asserts that the fastest of several is fast enough.
+fn assert_fast(took: &[Duration], limit: Duration) {
+    assert!(took.iter().any(|took| *took <= limit), "{took:?}, but {limit:?} are allowed");
+}
+
+#[test]
+fn another_leads_within_a_second_when_the_leader_is_killed() {
+    let mut cluster = Cluster::new(3, 0).started();
+    let (mut took, mut acknowledged) = (Vec::new(), Vec::new());
+    for n in 0..TRIES {
+        let leader = cluster.wait_leader(LIMIT);
+        let mut conn = cluster.node(cluster.follower()).connect();
+        for m in 0..20 {
+            let path = format!("/n{n}-{m}");
+            assert_eq!(conn.create(&path, path.as_bytes(), 0), Ok(err::OK));
+            acknowledged.push(path);
+        }
+        let began = Instant::now();
+        cluster.kill(leader);
+        let next = cluster.wait_leader_but(leader, LIMIT);
+        let path = format!("/after{n}");
+        assert_eq!(cluster.node(next).connect().create(&path, path.as_bytes(), 0), Ok(err::OK));
+        took.push(began.elapsed());
+        acknowledged.push(path);
+        cluster.start(leader);
+        cluster.wait_all_serve();
+    }
+    assert_fast(&took, TAKE_OVER_KILLED);
+    assert_all_have(&cluster, &acknowledged);
+}
+
+#[test]
+fn a_paused_leader_is_replaced_and_steps_down_when_it_goes_on() {
+    let mut cluster = Cluster::new(3, 0).started();
+    let (mut took, mut acknowledged) = (Vec::new(), Vec::new());
+    for n in 0..TRIES {
+        let leader = cluster.wait_leader(LIMIT);
+        let mut old = cluster.node(leader).connect();
+        let began = Instant::now();
+        cluster.pause(leader);
+        // It will find this when it goes on.
+        let unsaid = format!("/unsaid{n}");
+        let xid = old.take_xid();
+        old.send(xid, op::CREATE, &create_body(&unsaid, Some(unsaid.as_bytes()), &Acl::open(), 0))
+            .expect("sent");
+        let next = cluster.wait_leader_but(leader, LIMIT);
+        let mut conn = cluster.node(next).connect();
+        let path = format!("/after{n}");
+        assert_eq!(conn.create(&path, path.as_bytes(), 0), Ok(err::OK));
+        took.push(began.elapsed());
+        acknowledged.push(path.clone());
+        cluster.resume(leader);
+        assert_eq!(old.receive(LIMIT), Received::Closed, "a leader of the past answers nobody");
+        cluster.wait_serving(&[leader]);
+        assert_eq!(cluster.node(leader).mode().as_deref(), Some("follower"));
+        let mut back = cluster.node(leader).connect();
+        assert_eq!(back.sync("/"), Ok(err::OK));
+        assert_eq!(back.get(&path), Ok(Some(path.into_bytes())));
+    }
+    assert_fast(&took, TAKE_OVER_SILENT);
+    assert_all_have(&cluster, &acknowledged);
+}
+
+#[test]
+fn a_paused_follower_stops_nobody_and_comes_back() {
+    let mut cluster = Cluster::new(3, 0).started();
+    let follower = cluster.follower();
+    let load = Load::start(&cluster, 2, 1);
+    load.wait_for(50);
+    cluster.pause(follower);
+    load.wait_for(300);
+    let leader = cluster.wait_leader(LIMIT);
+    wait_until("the leader gives it up", LIMIT, || {
+        (cluster.node(leader).logged(&["connection with a server closed"]) > 0).then_some(())
+    });
+    load.wait_for(50);
+    cluster.resume(follower);
+    load.wait_for(50);
+    cluster.wait_all_serve();
+    let outcome = load.stop();
+    assert_eq!(cluster.leader(), Some(leader), "nobody was deposed");
+    assert_all_have(&cluster, &outcome.acknowledged);
+}
+
+#[test]
+fn without_a_quorum_nobody_serves_until_there_is_one_again() {
+    let mut cluster = Cluster::new(3, 0).started();
+    let leader = cluster.wait_leader(LIMIT);
+    let followers = cluster.others(leader);
+    let mut conn = cluster.node(leader).connect();
+    assert_eq!(conn.create("/a", b"/a", 0), Ok(err::OK));
+    cluster.kill_at_once(&followers);
+    wait_until("the leader stops", LIMIT, || cluster.node(leader).mode().is_none().then_some(()));
+    assert_eq!(conn.receive(LIMIT), Received::Closed, "its clients must look elsewhere");
+    cluster.start(followers[1]);
+    cluster.wait_all_serve();
+    assert_eq!(cluster.node(leader).connect().create("/b", b"/b", 0), Ok(err::OK));
+    cluster.start(followers[0]);
+    cluster.wait_all_serve();
+    assert_all_have(&cluster, &["/a".into(), "/b".into()]);
+}
+
+#[test]
+fn everything_acknowledged_survives_the_death_of_all_at_once() {
+    let mut cluster = Cluster::new(3, 0).started();
+    let all: Vec<usize> = cluster.all().collect();
+    let load = Load::start(&cluster, 4, 1);
+    for _ in 0..TRIES {
+        load.wait_for(200);
+        cluster.kill_at_once(&all);
+        all.iter().for_each(|id| cluster.start(*id));
+        cluster.wait_all_serve();
+    }
+    load.wait_for(50);
+    let outcome = load.stop();
+    assert!(outcome.reads > 0);
+    assert_all_have(&cluster, &outcome.acknowledged);
+}
+
+#[test]
+fn a_rolling_restart_under_load_loses_nothing() {
+    let mut cluster = Cluster::new(3, 1).started();
+    let load = Load::start(&cluster, 4, 2);
+    for id in cluster.all() {
+        load.wait_for(100);
+        assert_eq!(cluster.stop(id), Some(0));
+        load.wait_for(100);
+        cluster.start(id);
+        cluster.wait_all_serve();
+    }
+    load.wait_for(100);
+    let outcome = load.stop();
+    assert!(outcome.reads > 0);
+    assert_all_have(&cluster, &outcome.acknowledged);
+}
