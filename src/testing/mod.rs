@@ -1,5 +1,6 @@
 //! Simulated disk and clock, models, oracles and fuzz entry points. Never part of a user's build.
 
+pub mod ensemble_sim;
 pub mod fuzz;
 pub mod fuzz_config;
 pub mod fuzz_log;

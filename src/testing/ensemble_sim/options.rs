@@ -1,0 +1,255 @@
+//! What a run is told, what it decides once from its seed, and what it counts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::rng::Rng;
+use crate::base::{ServerId, WallMs};
+use crate::election;
+use crate::node::member::MemberOptions;
+use crate::node::{NodePlaces, PrepareOptions, RecoverOptions, Replay, SnapshotOptions};
+use crate::storage::log::{LogOptions, RegionKind};
+use crate::storage::snapshot::Retention;
+use crate::tree::TreeOptions;
+use crate::wire::quorum_config::QuorumConfig;
+use crate::zab::Limits;
+
+/// Longest group of requests that becomes one group of the log.
+pub(super) const GROUP_REQUESTS_MAX: u64 = 8;
+/// Payloads must fit into the smallest segment.
+const PAYLOAD_BYTES_MAX: usize = 4 << 10;
+
+/// How long a run is, and which mistake it makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SimOptions {
+    /// Virtual time with faults, ms.
+    pub safety_ms: u64,
+}
+
+impl Default for SimOptions {
+    fn default() -> SimOptions {
+        SimOptions { safety_ms: 20_000 }
+    }
+}
+
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// What a run met, so that a test can tell whether it went where it should.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct SimCounts { $($(#[$doc])* pub $name: u64),+ }
+
+        impl SimCounts {
+            /// Sums two runs.
+            #[must_use]
+            pub fn plus(self, other: SimCounts) -> SimCounts {
+                SimCounts { $($name: self.$name + other.$name),+ }
+            }
+        }
+    };
+}
+
+counts! {
+    /// Events.
+    steps,
+    /// Virtual time, ms.
+    virtual_ms,
+    /// Starts of processes.
+    starts,
+    /// Starts that found transactions behind what is known to be committed.
+    starts_with_tail,
+    /// Leaders that served.
+    leaders,
+    /// Learners that served.
+    learners,
+    /// Times that serving ended.
+    stops,
+    /// Transactions proposed.
+    proposed,
+    /// Transactions committed.
+    committed,
+    /// Writes acknowledged to clients.
+    acknowledged,
+    /// Writes whose outcome a client never learnt.
+    unknown,
+    /// Of them, those that were committed.
+    unknown_committed,
+    /// Reads checked.
+    reads,
+    /// Reads behind a sync checked.
+    synced_reads,
+    /// Clients that took their session to another node.
+    moves,
+    /// Sessions that expired.
+    expired,
+    /// Logs cut.
+    truncs,
+    /// Of them, those that removed something.
+    truncated,
+    /// States received.
+    snaps,
+    /// Snapshots taken.
+    snapshots,
+    /// Segments purged.
+    purged,
+    /// Processes killed.
+    kills,
+    /// Power cuts of one node.
+    power_cuts,
+    /// Power cuts of all.
+    blackouts,
+    /// Disks that crashed in the middle of an operation.
+    torn,
+    /// Processes that ended by themselves.
+    failed,
+    /// Clean stops.
+    clean_stops,
+    /// Pauses.
+    pauses,
+    /// Partitions.
+    partitions,
+    /// Connections reset.
+    resets,
+    /// Full disks.
+    full_disks,
+    /// Slow disks.
+    slow_disks,
+    /// Clocks that ran wrong.
+    clocks,
+}
+
+/// What is decided once per run.
+#[derive(Clone, Debug)]
+pub(super) struct Setup {
+    pub(super) voters: usize,
+    pub(super) observers: usize,
+    pub(super) clients: usize,
+    /// Longest ordinary delay of the network, ms.
+    pub(super) delay_ms: u64,
+    /// Longest ordinary flush, ms.
+    pub(super) flush_ms: u64,
+    /// Time between faults, ms, about.
+    pub(super) fault_ms: u64,
+    /// Time between snapshots of a node, ms, about.
+    pub(super) snapshot_ms: u64,
+    pub(super) think_ms: u64,
+    pub(super) session_ms: i32,
+    limits: Limits,
+    election: election::Options,
+    segment_bytes: u64,
+    seed: u64,
+}
+
+impl Setup {
+    pub(super) fn random(rng: &mut Rng) -> Setup {
+        let tick_ms = [100, 200, 500][rng.below(3) as usize];
+        let liveness_ms = [0, 300, 600][rng.below(3) as usize];
+        Setup {
+            voters: [3, 3, 5][rng.below(3) as usize],
+            observers: [0, 0, 1, 2][rng.below(4) as usize],
+            clients: 3 + rng.below(5) as usize,
+            delay_ms: [1, 4, 20][rng.below(3) as usize],
+            flush_ms: [1, 5, 30][rng.below(3) as usize],
+            fault_ms: [150, 500, 1_500][rng.below(3) as usize],
+            snapshot_ms: [300, 1_000, 4_000][rng.below(3) as usize],
+            think_ms: [5, 20, 80][rng.below(3) as usize],
+            session_ms: [1_500, 6_000][rng.below(2) as usize],
+            limits: Limits::new(tick_ms, 10, 5, liveness_ms, 50 + rng.below(100)),
+            election: election::Options {
+                finalize_wait_ms: 20 + rng.below(180),
+                resend_ms_min: 100 + rng.below(100),
+                ..election::Options::default()
+            },
+            segment_bytes: [16 << 10, 16 << 10, 64 << 10][rng.below(3) as usize],
+            seed: rng.next_u64(),
+        }
+    }
+
+    pub(super) fn members(&self) -> usize {
+        self.voters + self.observers
+    }
+
+    pub(super) fn server_id(index: usize) -> ServerId {
+        ServerId(index as i64 + 1)
+    }
+
+    fn config(&self) -> Arc<QuorumConfig> {
+        let line = |index: usize| {
+            let role = if index < self.voters { "participant" } else { "observer" };
+            format!("server.{}=n{}:2888:3888:{role}\n", index + 1, index + 1)
+        };
+        let lines: String = (0..self.members()).map(line).collect();
+        Arc::new(QuorumConfig::parse(&format!("{lines}version=0")).expect("a configuration"))
+    }
+
+    pub(super) fn member_options(&self, index: usize) -> MemberOptions {
+        MemberOptions {
+            me: Setup::server_id(index),
+            config: self.config(),
+            limits: self.limits,
+            election: self.election,
+            tree: self.tree_options(),
+            snapshot_chunk_bytes: 700,
+        }
+    }
+
+    pub(super) fn tree_options(&self) -> TreeOptions {
+        TreeOptions { seed: self.seed, ..TreeOptions::default() }
+    }
+
+    pub(super) fn prepare_options(&self) -> PrepareOptions {
+        PrepareOptions {
+            ephemeral_bytes_max: 2 << 10,
+            payload_bytes_max: PAYLOAD_BYTES_MAX,
+            seed: self.seed,
+            ..PrepareOptions::default()
+        }
+    }
+
+    pub(super) fn recover_options(&self, index: usize, seed: u64) -> RecoverOptions {
+        RecoverOptions {
+            tree: self.tree_options(),
+            log: LogOptions {
+                segment_bytes: self.segment_bytes,
+                region: RegionKind::Pwrite,
+                ..LogOptions::default()
+            },
+            server_id: Setup::server_id(index),
+            replay: Replay::Committed,
+            seed,
+        }
+    }
+
+    pub(super) fn snapshot_options(node_id: u64, now: u64) -> SnapshotOptions {
+        SnapshotOptions { node_id, created: WallMs(1_000_000 + now as i64), level: 1, chunk_bytes: 600 }
+    }
+
+    pub(super) fn retention() -> Retention {
+        Retention { count_min: 1, count_max: 1, age_max: None }
+    }
+
+    pub(super) fn places() -> NodePlaces {
+        NodePlaces { data: PathBuf::from("/data/zabra"), log: PathBuf::from("/log/zabra/log") }
+    }
+
+    /// Sessions that the clients of `index` may make in its life `inc`.
+    pub(super) fn first_session(index: usize, inc: u64) -> i64 {
+        ((index as i64 + 1) << 56) | ((inc as i64) << 24) | 1
+    }
+
+    /// A map of what the whole ensemble is made of, for messages.
+    pub(super) fn quorum(&self) -> usize {
+        self.voters / 2 + 1
+    }
+}
+
+/// Registers that clients write and read.
+pub(super) const REGISTERS: u64 = 4;
+
+/// The path of a register.
+pub(super) fn register(number: u64) -> String {
+    format!("/r{number}")
+}
+
+/// Values of one register by the zxid that wrote them.
+pub(super) type Register = BTreeMap<crate::base::Zxid, Option<Vec<u8>>>;

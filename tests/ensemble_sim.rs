@@ -1,0 +1,77 @@
+//! Whole ensembles on simulated disks, network and clocks (`zabra::testing::ensemble_sim`): fixed seeds, fresh seeds, determinism.
+//!
+//! ```text
+//! ZABRA_SEED=n cargo test --test ensemble_sim -- replay --nocapture              one run, with its trace
+//! ZABRA_ENSEMBLE_SEEDS=n cargo test --release --test ensemble_sim -- fresh       a campaign of n fresh seeds
+//! ```
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use zabra::base::rng::Rng;
+use zabra::testing::ensemble_sim::{SimCounts, SimOptions, run};
+
+/// Seeds that every run of the tests meets.
+const FIXED_SEEDS: u64 = 24;
+/// Fresh ones beside them, unless `ZABRA_ENSEMBLE_SEEDS` says otherwise.
+const FRESH_SEEDS: u64 = 12;
+
+/// Runs all `seeds` on all cores; panics at the first failure with its trace and how to run it again.
+fn run_all(seeds: &[u64]) -> SimCounts {
+    let next = AtomicU64::new(0);
+    let total = Mutex::new(SimCounts::default());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    let report =
+                        run(seed, SimOptions::default()).unwrap_or_else(|failure| panic!("{failure}"));
+                    let mut total = total.lock().unwrap();
+                    *total = total.plus(report.counts);
+                }
+            });
+        }
+    });
+    total.into_inner().unwrap()
+}
+
+fn number_from_env(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+#[test]
+fn fixed_seeds_have_one_history_and_go_where_they_should() {
+    let counts = run_all(&(0..FIXED_SEEDS).collect::<Vec<_>>());
+    println!("{counts:#?}");
+}
+
+/// `ZABRA_SEED` is where they start; without it nobody has seen them before.
+#[test]
+fn fresh_seeds_have_one_history() {
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
+    let mut seeds = Rng::new(number_from_env("ZABRA_SEED").unwrap_or_else(clock));
+    let count = number_from_env("ZABRA_ENSEMBLE_SEEDS").unwrap_or(FRESH_SEEDS);
+    let seeds: Vec<u64> = (0..count).map(|_| seeds.next_u64()).collect();
+    println!("{count} seeds: {:#?}", run_all(&seeds));
+}
+
+/// The run of `ZABRA_SEED` itself, told line by line.
+#[test]
+fn replay() {
+    let seed = number_from_env("ZABRA_SEED").unwrap_or(0);
+    let report = run(seed, SimOptions::default()).unwrap_or_else(|failure| panic!("{failure}"));
+    report.trace.iter().for_each(|line| println!("{line}"));
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in [1, 2, 0x5eed] {
+        let (first, second) = (run(seed, SimOptions::default()), run(seed, SimOptions::default()));
+        let (first, second) = (first.expect("sound"), second.expect("sound"));
+        assert!(first.counts.steps > 1_000, "seed {seed} does something");
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
