@@ -46,6 +46,7 @@ fn number_from_env(name: &str) -> Option<u64> {
 fn fixed_seeds_have_one_history_and_go_where_they_should() {
     let counts = run_all(&(0..FIXED_SEEDS).collect::<Vec<_>>());
     println!("{counts:#?}");
+    assert!(counts.steps > 0);
 }
 
 /// `ZABRA_SEED` is where they start; without it nobody has seen them before.

@@ -314,10 +314,8 @@ impl World {
                 }
             }
             Message::Gone => {
-                let session = held.session;
-                if process.leads() {
-                    process.desk.sessions.disconnect(session, conn);
-                }
+                // The session stays this connection's at the leader until another takes it: one that nobody owns would fall to a request of
+                // the session's that was held up on the way.
                 self.drop_conn(process, conn, false);
                 return Ok(());
             }
