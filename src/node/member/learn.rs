@@ -10,6 +10,7 @@ use crate::base::{Epoch, MonoMs, ServerId, WallMs, Zxid};
 use crate::election;
 use crate::node::snap_stream::{Feed, SnapSink};
 use crate::node::{SnapshotOptions, SnapshotTask};
+use crate::storage::log::format::record_bytes;
 use crate::storage::log::{Group, LogError, RecordKind};
 use crate::storage::snapshot::LEVEL_DEFAULT;
 use crate::tree::Tree;
@@ -392,7 +393,8 @@ impl Member {
             return self
                 .look(now, StopReason::Garbage(crate::wire::quorum::PeerError::NoData { what: "PROPOSAL" }));
         };
-        if learning.received.bytes() + payload.len() > RECEIVED_BYTES_MAX {
+        let room = RECEIVED_BYTES_MAX.min(self.storage.appender.group_bytes_max() as usize);
+        if learning.received.bytes() + record_bytes(payload.len()) > room {
             self.append_received(now);
         }
         let Role::Learning(learning) = &mut self.role else { return };
