@@ -74,7 +74,8 @@ impl Shared {
 
 impl ServerView for Shared {
     fn serving(&self) -> bool {
-        !self.is_stopped() && self.ensemble.as_ref().is_none_or(|e| e.standing().is_some() || e.is_read_only())
+        !self.is_stopped()
+            && self.ensemble.as_ref().is_none_or(|e| e.standing().is_some() || e.is_read_only())
     }
 
     fn mode(&self) -> Mode {

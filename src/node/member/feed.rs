@@ -149,6 +149,7 @@ impl Member {
                 return false;
             }
         }
+        self.answer_syncs();
         more
     }
 

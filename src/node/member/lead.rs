@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::link::{Feed, Kind, Source};
+use super::link::{Feed, Kind, Link, Source};
 use super::{Host, Member, MemberError, Output, Role, StopReason};
 use crate::base::{Epoch, MonoMs, Zxid};
 use crate::election;
@@ -174,6 +174,7 @@ impl Member {
             Decision::UpToDate(link) => {
                 self.put_empty(link, PacketKind::UpToDate, -1);
                 self.note_up_to_date(link);
+                self.answer_syncs();
             }
             Decision::Commit(zxid) => {
                 self.positions.commit(zxid);
@@ -226,7 +227,7 @@ impl Member {
     fn synchronise(&mut self, link: LinkId, theirs: Zxid) -> Result<(), MemberError> {
         let planned = self.plan_for(theirs)?;
         let committed = self.committed_view();
-        let Some((feed, out)) = self.links.get_mut(&link).and_then(super::link::Link::feed) else {
+        let Some((feed, out)) = self.links.get_mut(&link).and_then(Link::feed) else {
             return Ok(());
         };
         let plan = if feed.needs_state { Plan::Snap } else { planned };
@@ -245,23 +246,30 @@ impl Member {
         Ok(())
     }
 
-    /// Answers those whose question is settled, each behind the commits that it must see.
-    fn answer_syncs(&mut self) {
+    /// Answers those whose question is settled, each behind the commits that it must see: a learner that lags gets them first.
+    pub(super) fn answer_syncs(&mut self) {
         let committed = self.positions.committed();
         let Role::Leading(leading) = &mut self.role else { return };
-        let confirmed = leading.confirmed;
-        while let Some(sync) = leading.syncs.front().filter(|s| s.token <= confirmed && s.after <= committed)
-        {
-            match sync.from {
-                None => self.outputs.push_back(Output::Synced),
-                Some(link) => {
-                    if let Some(link) = self.links.get_mut(&link) {
-                        QuorumPacket::new(PacketKind::Sync, Zxid::ZERO, None).put(link.out.buf());
-                    }
-                }
-            }
-            leading.syncs.pop_front();
+        if leading.syncs.is_empty() {
+            return;
         }
+        let confirmed = leading.confirmed;
+        let (links, outputs) = (&mut self.links, &mut self.outputs);
+        leading.syncs.retain(|sync| {
+            if sync.token > confirmed || sync.after > committed {
+                return true;
+            }
+            let Some(link) = sync.from else {
+                outputs.push_back(Output::Synced);
+                return false;
+            };
+            let Some((feed, out)) = links.get_mut(&link).and_then(Link::feed) else { return false };
+            let behind = !feed.up_to_date || feed.commit_sent < sync.after;
+            if !behind {
+                QuorumPacket::new(PacketKind::Sync, Zxid::ZERO, None).put(out.buf());
+            }
+            behind
+        });
     }
 
     // --- Packets ---

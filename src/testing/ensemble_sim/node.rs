@@ -298,6 +298,7 @@ impl World {
                 self.at(delay, Event::Flush { node, inc, flusher: Box::new(flusher) });
             }
             Output::Serve(standing) => self.serve(node, process, standing)?,
+            Output::Epoch(standing) => self.next_epoch(node, process, standing)?,
             Output::Stop(why) => self.stop_serving(node, process, &why),
             Output::Tree(tree) => self.replace_tree(node, process, *tree)?,
             Output::Synced => self.synced(node, process)?,
@@ -413,8 +414,9 @@ impl World {
             match what {
                 Turn::Round => process.member.finish_round(now),
                 Turn::Work => {
-                    let Process { member, tree, .. } = process;
-                    let more = member.work(now, &*tree);
+                    let Process { member, tree, task, .. } = process;
+                    let alone = task.is_none();
+                    let more = member.work(now, &*tree, alone);
                     if more {
                         let delay = 1 + world.rng.below(4);
                         world.plan(node, process, Turn::Work, delay);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::rng::Rng;
 use crate::base::{ServerId, WallMs};
 use crate::election;
-use crate::node::member::MemberOptions;
+use crate::node::member::{COUNTER_MAX_DEFAULT, MemberOptions};
 use crate::node::{NodePlaces, PrepareOptions, RecoverOptions, Replay, SnapshotOptions};
 use crate::storage::log::{LogOptions, RegionKind};
 use crate::storage::snapshot::Retention;
@@ -60,6 +60,8 @@ counts! {
     starts_with_tail,
     /// Leaders that served.
     leaders,
+    /// Epochs that leaders entered because zxids were used up.
+    rollovers,
     /// Learners that served.
     learners,
     /// Times that serving ended.
@@ -134,6 +136,8 @@ pub(super) struct Setup {
     pub(super) snapshot_ms: u64,
     pub(super) think_ms: u64,
     pub(super) session_ms: i32,
+    /// Transactions of one epoch: few in some runs, so that leaders run out of zxids.
+    counter_max: u32,
     limits: Limits,
     election: election::Options,
     segment_bytes: u64,
@@ -154,6 +158,8 @@ impl Setup {
             snapshot_ms: [300, 1_000, 4_000][rng.below(3) as usize],
             think_ms: [5, 20, 80][rng.below(3) as usize],
             session_ms: [1_500, 6_000][rng.below(2) as usize],
+            counter_max: [COUNTER_MAX_DEFAULT, COUNTER_MAX_DEFAULT, 10 + rng.below(90) as u32]
+                [rng.below(3) as usize],
             limits: Limits::new(tick_ms, 10, 5, liveness_ms, 50 + rng.below(100)),
             election: election::Options {
                 finalize_wait_ms: 20 + rng.below(180),
@@ -190,6 +196,7 @@ impl Setup {
             election: self.election,
             tree: self.tree_options(),
             snapshot_chunk_bytes: 700,
+            counter_max: self.counter_max,
         }
     }
 

@@ -24,6 +24,13 @@ impl World {
             let made = process.spares.prepare_if_needed().map(drop);
             survive(process, made);
         }
+        if process.member.is_receiving_state() {
+            // Snapshots are the member's then.
+            if let Some(task) = process.task.take() {
+                task.abort(&process.tree);
+            }
+            return Ok(());
+        }
         self.snapshot_step(node, process);
         if let Some(below) = process.purge_below.take() {
             let purged = process.spares.purge(below);

@@ -6,7 +6,7 @@ use super::super::clients::{Answer, Conn, Message, Pending, Request, Stage, Wait
 use super::super::options::GROUP_REQUESTS_MAX;
 use super::super::{Violation, World, invariants, show, violated};
 use super::Process;
-use crate::base::{ConnId, MonoMs, SessionId, WallMs, Zxid};
+use crate::base::{ConnId, Epoch, MonoMs, SessionId, WallMs, Zxid};
 use crate::node::member::Standing;
 use crate::node::{AuthIds, Prepare, WriteRequest};
 use crate::session::Tracker;
@@ -45,17 +45,39 @@ impl World {
         self.counts.leaders += 1;
         invariants::one_leader::check(self, node, epoch)?;
         invariants::leader_complete::check(self, node, process)?;
+        self.prepare_in(node, process, epoch)?;
+        let tree = process.tree.read();
+        let mut sessions = Tracker::new(100, 1);
+        let mut known: Vec<_> = tree.sessions().collect();
+        known.sort_unstable();
+        known.into_iter().for_each(|(id, timeout_ms)| sessions.restore(id, timeout_ms, process.desk.now));
+        process.desk.sessions = sessions;
+        Ok(())
+    }
+
+    /// The same leader in a later epoch: sessions stay.
+    pub(super) fn next_epoch(
+        &mut self,
+        node: usize,
+        process: &mut Process,
+        standing: Standing,
+    ) -> Result<(), Violation> {
+        process.desk.serving = Some(standing);
+        self.note(|| format!("n{} goes on: {standing:?}", node + 1));
+        let Standing::Leading { epoch } = standing else { return Ok(()) };
+        self.counts.rollovers += 1;
+        invariants::one_leader::check(self, node, epoch)?;
+        invariants::leader_complete::check(self, node, process)?;
+        self.prepare_in(node, process, epoch)
+    }
+
+    fn prepare_in(&mut self, node: usize, process: &mut Process, epoch: Epoch) -> Result<(), Violation> {
         let tree = process.tree.read();
         let begin = Zxid::new(epoch, 0);
         if tree.applied() > begin {
             return violated(format!("n{} begins epoch {epoch} behind {}", node + 1, show(tree.applied())));
         }
         process.prepare = Some(Prepare::new(begin, tree.digest(), self.setup.prepare_options()));
-        let mut sessions = Tracker::new(100, 1);
-        let mut known: Vec<_> = tree.sessions().collect();
-        known.sort_unstable();
-        known.into_iter().for_each(|(id, timeout_ms)| sessions.restore(id, timeout_ms, process.desk.now));
-        process.desk.sessions = sessions;
         Ok(())
     }
 
@@ -66,6 +88,9 @@ impl World {
         process: &mut Process,
         now: MonoMs,
     ) -> Result<(), Violation> {
+        if !process.member.may_propose() {
+            return Ok(());
+        }
         let mut group = process.member.group();
         let Process { member, desk, tree, prepare, .. } = process;
         let Some(prepare) = prepare else { return Ok(()) };
