@@ -25,6 +25,8 @@ pub(super) struct Leading {
     confirmed: u64,
     /// Where the epoch's history begins: acknowledgements of what came before say nothing.
     pub(super) began_at: Zxid,
+    /// Learners that are told to serve when this server does: what their clients want can be taken then, and not before.
+    up_to_date_later: Vec<LinkId>,
 }
 
 /// Somebody waits to know that this server still led when they asked, and to see everything proposed until then.
@@ -69,6 +71,7 @@ impl Member {
             syncs: VecDeque::new(),
             confirmed: 0,
             began_at: mine.last,
+            up_to_date_later: Vec::new(),
         }));
         // Those who came before this server knew.
         let parked: Vec<LinkId> = self.links.keys().copied().collect();
@@ -171,19 +174,19 @@ impl Member {
                 self.elect(now, election::Input::Established { epoch: i64::from(epoch.0) });
                 self.serve_from(self.positions.committed());
             }
-            Decision::UpToDate(link) => {
-                self.put_empty(link, PacketKind::UpToDate, -1);
-                self.note_up_to_date(link);
-                self.answer_syncs();
-            }
+            Decision::UpToDate(link) => match &mut self.role {
+                Role::Leading(leading) if !self.serving => leading.up_to_date_later.push(link),
+                _ => self.tell_up_to_date(link),
+            },
             Decision::Commit(zxid) => {
                 self.positions.commit(zxid);
                 self.feed_commits();
                 self.answer_syncs();
             }
-            Decision::Ping { link, token } => {
+            Decision::Ping { link, token } if self.takes_pings(link) => {
                 self.put_empty(link, PacketKind::Ping, i64::try_from(token).unwrap_or(i64::MAX));
             }
+            Decision::Ping { .. } => {}
             Decision::Confirmed(token) => {
                 if let Role::Leading(leading) = &mut self.role {
                     leading.confirmed = token;
@@ -199,6 +202,25 @@ impl Member {
             }
         }
         Ok(())
+    }
+
+    /// This server serves now, and so may those who have waited for it.
+    pub(super) fn serve_as_leader(&mut self) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        for link in std::mem::take(&mut leading.up_to_date_later) {
+            self.tell_up_to_date(link);
+        }
+    }
+
+    fn tell_up_to_date(&mut self, link: LinkId) {
+        self.put_empty(link, PacketKind::UpToDate, -1);
+        self.note_up_to_date(link);
+        self.answer_syncs();
+    }
+
+    /// ZooKeeper's learners do not expect a ping before UPTODATE.
+    fn takes_pings(&mut self, link: LinkId) -> bool {
+        self.links.get_mut(&link).and_then(Link::feed).is_some_and(|(feed, _)| feed.zabra || feed.up_to_date)
     }
 
     /// Like [`Member::lead_input`], from within it.

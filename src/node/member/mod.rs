@@ -134,7 +134,7 @@ pub enum Output {
         /// Why, if there is something to say.
         why: Option<String>,
     },
-    /// More is taken from the link: what was received and not consumed, and what follows.
+    /// More is taken from the link: what was received and not consumed, and what follows. It is a round of its own ([`Member::finish_round`]).
     Resume(LinkId),
     /// Call [`Flusher::flush`], and give it back with [`Member::flushed`].
     Flush(Flusher),
@@ -704,6 +704,7 @@ impl Member {
         let served = std::mem::replace(&mut self.serving, true);
         let standing = self.standing().expect("a role that serves has an epoch");
         self.outputs.push_back(if served { Output::Epoch(standing) } else { Output::Serve(standing) });
+        self.serve_as_leader();
     }
 
     /// Feeds learners that are behind, and installs a received state; a little at a time. True when there is more to do at once. While

@@ -153,6 +153,8 @@ struct Shell {
     peers: Peers,
     applier: Applier,
     paused_snapshots: bool,
+    /// Something was received in the middle of a turn: another one follows.
+    resumed: bool,
     /// The tree is to be replaced, and kept as evidence.
     diverged_at: Option<Zxid>,
     figures_at: Instant,
@@ -190,6 +192,7 @@ impl Shell {
             peers: Peers::default(),
             applier: Applier::default(),
             paused_snapshots: false,
+            resumed: false,
             diverged_at: None,
             figures_at: Instant::now(),
             looking_since: Instant::now(),
@@ -375,7 +378,7 @@ impl Shell {
         self.answer_syncs();
         self.send(now);
         self.show_figures();
-        more || self.to_flush.is_some()
+        more || self.to_flush.is_some() || std::mem::take(&mut self.resumed)
     }
 
     /// While a whole state is received, snapshots are the member's; true when nobody else is busy with them.
@@ -413,6 +416,7 @@ impl Shell {
                     if let Some(socket) = self.sockets.get_mut(&link) {
                         socket.hold = false;
                         self.receive(now, link);
+                        self.resumed = true;
                     }
                 }
                 Output::Flush(flusher) => self.to_flush = Some(flusher),

@@ -291,6 +291,7 @@ impl World {
                 if let Some(inbox) = process.inbox.get_mut(&link) {
                     inbox.hold = false;
                     receive(process, now, link);
+                    self.round(node, process, now);
                 }
             }
             Output::Flush(flusher) => {

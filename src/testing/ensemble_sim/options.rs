@@ -158,7 +158,7 @@ impl Setup {
             snapshot_ms: [300, 1_000, 4_000][rng.below(3) as usize],
             think_ms: [5, 20, 80][rng.below(3) as usize],
             session_ms: [1_500, 6_000][rng.below(2) as usize],
-            counter_max: [COUNTER_MAX_DEFAULT, COUNTER_MAX_DEFAULT, 10 + rng.below(90) as u32]
+            counter_max: [COUNTER_MAX_DEFAULT, COUNTER_MAX_DEFAULT, 300 + rng.below(700) as u32]
                 [rng.below(3) as usize],
             limits: Limits::new(tick_ms, 10, 5, liveness_ms, 50 + rng.below(100)),
             election: election::Options {

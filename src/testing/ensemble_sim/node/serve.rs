@@ -44,7 +44,7 @@ impl World {
         };
         self.counts.leaders += 1;
         invariants::one_leader::check(self, node, epoch)?;
-        invariants::leader_complete::check(self, node, process)?;
+        invariants::leader_complete::check(self, node, process, epoch)?;
         self.prepare_in(node, process, epoch)?;
         let tree = process.tree.read();
         let mut sessions = Tracker::new(100, 1);
@@ -67,7 +67,7 @@ impl World {
         let Standing::Leading { epoch } = standing else { return Ok(()) };
         self.counts.rollovers += 1;
         invariants::one_leader::check(self, node, epoch)?;
-        invariants::leader_complete::check(self, node, process)?;
+        invariants::leader_complete::check(self, node, process, epoch)?;
         self.prepare_in(node, process, epoch)
     }
 
