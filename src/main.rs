@@ -44,6 +44,8 @@ struct Cli {
 enum Command {
     /// Run a server in the foreground
     Serve(tools::serve::ServeArgs),
+    /// Start an ensemble on this machine, to watch and to hurt
+    Demo(tools::demo::DemoArgs),
     /// Load a server and report throughput and latency
     Bench(Box<tools::bench::BenchArgs>),
     /// Look into a transaction log
@@ -66,6 +68,7 @@ enum Inspect {
 fn run(command: Command) -> anyhow::Result<Verdict> {
     match command {
         Command::Serve(args) => tools::serve::run(&args).map(|()| Verdict::Fine),
+        Command::Demo(args) => tools::demo::run(&args).map(|()| Verdict::Fine),
         Command::Bench(args) => tools::bench::run(*args).map(|()| Verdict::Fine),
         Command::Log(what) => inspect(what, tools::log::dump, tools::log::verify),
         Command::Snapshot(what) => inspect(what, tools::snapshot::dump, tools::snapshot::verify),

@@ -11,7 +11,7 @@
 //!   already is never removed.
 //! - B5: no allocation, no clock read and no system call per request: all are per readiness event.
 
-mod client;
+pub(super) mod client;
 mod conn;
 mod floor;
 mod frames;

@@ -6,6 +6,7 @@
 //!   to standard error.
 
 pub mod bench;
+pub mod demo;
 pub mod log;
 pub mod serve;
 pub mod snapshot;

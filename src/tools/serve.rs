@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::server::config::Config;
 use crate::server::{Recovered, Server};
@@ -30,6 +31,9 @@ pub struct ServeArgs {
     /// Sets a key, by its zoo.cfg name or its system property name; wins over the file
     #[arg(short = 'D', value_name = "KEY=VALUE")]
     pub define: Vec<String>,
+    /// Ends when the process that started this one does: for tools that run servers of their own
+    #[arg(long, hide = true)]
+    pub die_with_parent: bool,
 }
 
 /// Runs the server until SIGTERM, SIGINT or a failure.
@@ -37,6 +41,7 @@ pub struct ServeArgs {
 /// # Errors
 /// Why it could not start, or why it had to stop.
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let parent = args.die_with_parent.then(watch_parent).transpose()?;
     let mut loaded = Config::load(args.config.as_deref(), &args.define)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -48,7 +53,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         runtime.worker_threads(workers);
     }
     let runtime = runtime.enable_all().thread_name("zabra-io").build().context("cannot start threads")?;
-    runtime.block_on(serve(loaded.config))
+    runtime.block_on(serve(loaded.config, parent))
 }
 
 /// A broken invariant ends the process, whichever thread finds it: the others would go on without it, on a state nobody vouches for.
@@ -77,7 +82,22 @@ fn raise_descriptor_limit(config: &mut Config) {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+/// Ready when the process that started this one has ended: that is the end of standard input, a pipe that only it writes to. Where the
+/// system can, it also kills this process at that moment, which reaches one that is stopped (SIGSTOP) too.
+fn watch_parent() -> anyhow::Result<oneshot::Receiver<()>> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .context("cannot ask to be told of the parent's end")?;
+    let (ended, is_ended) = oneshot::channel();
+    let watch = move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = ended.send(());
+    };
+    std::thread::Builder::new().name("zabra-parent".into()).spawn(watch).context("cannot start a thread")?;
+    Ok(is_ended)
+}
+
+async fn serve(config: Config, parent: Option<oneshot::Receiver<()>>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
     let data_dir = config.data_dir.display().to_string();
@@ -86,6 +106,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        Ok(()) = async { parent.expect("only with one").await }, if parent.is_some() => {
+            tracing::info!("the parent process has ended: stopping");
+        }
         () = server.failed() => {}
     }
     tokio::task::spawn_blocking(move || server.stop()).await.context("stopping failed")?

@@ -23,7 +23,7 @@ const BATCH_REQUESTS: usize = 500;
 const READ_BYTES: usize = 64 << 10;
 
 /// A session on one server.
-pub(super) struct Client {
+pub(in crate::tools) struct Client {
     socket: TcpStream,
     xid: i32,
     batch: Vec<u8>,
@@ -32,7 +32,7 @@ pub(super) struct Client {
 
 impl Client {
     /// A session on the first of `hosts` that gives one.
-    pub(super) fn connect(hosts: &[SocketAddr], timeout: Duration) -> anyhow::Result<Client> {
+    pub(in crate::tools) fn connect(hosts: &[SocketAddr], timeout: Duration) -> anyhow::Result<Client> {
         let mut last = None;
         for host in hosts {
             match Client::connect_to(host, timeout) {
@@ -60,7 +60,7 @@ impl Client {
     }
 
     /// One request and its reply: error code and body.
-    pub(super) fn call(
+    pub(in crate::tools) fn call(
         &mut self,
         op: OpCode,
         body: impl FnOnce(&mut Vec<u8>),
@@ -152,6 +152,6 @@ impl Client {
 }
 
 /// An error code as a sentence's end.
-pub(super) fn code_name(code: i32) -> String {
+pub(in crate::tools) fn code_name(code: i32) -> String {
     ErrorCode::from_i32(code).map_or_else(|| format!("error {code}"), |known| format!("{known:?} ({code})"))
 }
