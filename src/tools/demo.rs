@@ -216,7 +216,9 @@ impl Demo {
         self.screen.say(&format!("connect string: {}", self.connect));
         let fate = if place.is_temporary() { "removed at the end" } else { "stays" };
         self.screen.say(&format!("files: {} ({fate})", place.directory().display()));
-        self.screen.say(keys::HELP);
+        if !self.screen.is_live() {
+            self.screen.say(&keys::help());
+        }
     }
 
     /// Until the end is asked for.
@@ -259,7 +261,12 @@ impl Demo {
         }
         let mut lines = show::table(&self.nodes);
         lines.extend(self.load.as_mut().map(Load::line));
-        self.screen.show(&lines, self.keys.prompt());
+        self.screen.show(&lines, &self.footer());
+    }
+
+    /// Below the table of a terminal: what a half-typed command waits for, or what there is.
+    fn footer(&self) -> Vec<String> {
+        self.keys.prompt().map_or_else(|| keys::HELP.map(str::to_owned).to_vec(), |prompt| vec![prompt])
     }
 
     /// A key has an effect that a terminal shows at once.
@@ -285,7 +292,7 @@ impl Demo {
                 Some(index) => self.with_node(self.nodes[index].id(), Node::kill),
                 None => self.screen.say("there is no leader now"),
             },
-            Command::Help => self.screen.say(keys::HELP),
+            Command::Help => self.screen.say(&keys::help()),
             Command::Quit => {}
         }
     }

@@ -1,7 +1,15 @@
 //! What is typed, one byte at a time: the same for keys that act at once and for lines.
 
-/// One line that names all commands.
-pub(super) const HELP: &str = "k N kill -9 · s N stop/go on · r N restart · K kill all · a start all · l kill the leader · q quit · h help";
+/// All commands, in lines that fit a terminal.
+pub(super) const HELP: [&str; 2] = [
+    "k N kill -9 · s N stop or go on · r N restart",
+    "K kill all · a start all · l kill the leader · q quit · h help",
+];
+
+/// The same in one line.
+pub(super) fn help() -> String {
+    HELP.join(" · ")
+}
 
 const ESCAPE: u8 = 0x1b;
 const CTRL_D: u8 = 0x04;
@@ -95,7 +103,7 @@ impl Keys {
         if self.lines && byte != b'\n' {
             self.skip = Skip::Line;
         }
-        Err(format!("{what} ({HELP})"))
+        Err(if self.lines { format!("{what} ({})", help()) } else { what.to_owned() })
     }
 
     fn is_skipped(&mut self, byte: u8) -> bool {

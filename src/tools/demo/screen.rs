@@ -25,6 +25,7 @@ pub(super) struct Screen {
     /// The first lines said stay above the table.
     said: VecDeque<String>,
     shown: Vec<String>,
+    footer: Vec<String>,
     /// Lines on the terminal that the next table takes the place of.
     drawn: usize,
     gone: bool,
@@ -35,7 +36,14 @@ impl Screen {
     pub(super) fn open(live: bool) -> anyhow::Result<Screen> {
         let before =
             live.then(take_keys).transpose().context("cannot set up the terminal; try `zabra demo | cat`")?;
-        Ok(Screen { before, said: VecDeque::new(), shown: Vec::new(), drawn: 0, gone: false })
+        Ok(Screen {
+            before,
+            said: VecDeque::new(),
+            shown: Vec::new(),
+            footer: Vec::new(),
+            drawn: 0,
+            gone: false,
+        })
     }
 
     pub(super) const fn is_live(&self) -> bool {
@@ -57,38 +65,33 @@ impl Screen {
         if self.said.len() > SAID_LINES_MAX {
             // What was said before the newest lines scrolls away above the table.
             let oldest = self.said.pop_front().unwrap_or_default();
-            let (rewound, fitted) = (self.rewind(), self.fit(&oldest));
+            let (rewound, fitted) = (self.rewind(), fit(&oldest, self.columns()));
             self.put(&format!("{rewound}{fitted}\n"));
         }
-        let table = std::mem::take(&mut self.shown);
-        self.draw(table, None);
+        self.draw();
     }
 
-    /// The table as it is now, and what a half-typed command waits for.
-    pub(super) fn show(&mut self, lines: &[String], prompt: Option<String>) {
+    /// The table as it is now; on a terminal, `footer` stays below it.
+    pub(super) fn show(&mut self, table: &[String], footer: &[String]) {
+        let changed = self.shown != table;
+        self.shown = table.to_vec();
+        self.footer = footer.to_vec();
         if self.is_live() {
-            return self.draw(lines.to_vec(), prompt);
-        }
-        if self.shown != lines {
-            self.shown = lines.to_vec();
-            self.put(&format!("{}\n", lines.join("\n")));
+            self.draw();
+        } else if changed {
+            self.put(&format!("{}\n", table.join("\n")));
         }
     }
 
-    fn draw(&mut self, table: Vec<String>, prompt: Option<String>) {
+    fn draw(&mut self) {
         let mut text = self.rewind();
-        let lines: Vec<String> = self
-            .said
-            .iter()
-            .chain([&String::new()])
-            .chain(&table)
-            .chain(&prompt)
-            .map(|line| self.fit(line))
-            .collect();
+        let (empty, wide) = (String::new(), self.columns());
+        let gap = [&empty];
+        let all = self.said.iter().chain(gap).chain(&self.shown).chain(gap).chain(&self.footer);
+        let lines: Vec<String> = all.map(|line| fit(line, wide)).collect();
         text += &lines.join("\n");
         text.push('\n');
         self.drawn = lines.len();
-        self.shown = table;
         self.put(&text);
     }
 
@@ -100,10 +103,10 @@ impl Screen {
         }
     }
 
-    /// As much as fits into one line: a line that wraps would be two.
-    fn fit(&self, line: &str) -> String {
+    /// Of the terminal, as it is now.
+    fn columns(&self) -> usize {
         let columns = tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_col));
-        line.chars().take(if columns == 0 { COLUMNS_DEFAULT } else { columns }).collect()
+        if columns == 0 { COLUMNS_DEFAULT } else { columns }
     }
 
     fn put(&mut self, text: &str) {
@@ -128,6 +131,11 @@ impl Drop for Screen {
     }
 }
 
+/// As much as fits into one line: a line that wraps would be two. The last column stays empty, as some terminals wrap behind it.
+fn fit(line: &str, columns: usize) -> String {
+    line.chars().take(columns.saturating_sub(1)).collect()
+}
+
 /// Keys come at once and unseen; Ctrl-C still interrupts. What was before is given back.
 fn take_keys() -> rustix::io::Result<Termios> {
     let before = tcgetattr(io::stdin())?;
@@ -137,4 +145,15 @@ fn take_keys() -> rustix::io::Result<Termios> {
     keys.special_codes[SpecialCodeIndex::VTIME] = 0;
     tcsetattr(io::stdin(), OptionalActions::Now, &keys)?;
     Ok(before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_wraps() {
+        assert_eq!(fit("µµµµµ", 4), "µµµ");
+        assert_eq!(fit("short", 80), "short");
+    }
 }
