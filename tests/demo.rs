@@ -1,8 +1,9 @@
 //! `zabra demo`, driven through its standard input as a script would: real processes elect, die, pause and come back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -218,10 +219,16 @@ fn writes_go_on_after_a_failover_and_no_node_outlives_a_demo_that_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let mut demo = Demo::start(&["--load", "--observers", "1", "--dir", dir.path().to_str().unwrap()]);
     let writes = |line: &str| line.strip_prefix("load: ")?.split(' ').nth(2)?.parse::<u64>().ok();
+    let connect =
+        demo.wait("connect string", |line| line.strip_prefix("connect string: ").map(str::to_owned));
     demo.wait_for("all 4 nodes are in step");
-    let rows = demo.table(4);
+    let rows = demo.table_where(4, |rows| rows.iter().all(|row| row.epoch != "-"));
     assert_eq!(state_of(&rows, 4), "observer");
     let before = demo.wait("writes", |line| writes(line).filter(|count| *count > 0));
+    let addresses: Vec<&str> = connect.split(',').collect();
+    let leader = rows.iter().find(|row| row.state == "leader").expect("all are in step").node;
+    assert_says_what_a_leader_says(addresses[leader - 1]);
+    assert!(word(addresses[3], "conf").contains("\npeerType=1\nmembership: \nserver.1=127.0.0.1:"));
     demo.command("l");
     demo.wait_for_leader();
     demo.wait("more writes", |line| writes(line).filter(|count| *count > before + 10));
@@ -232,6 +239,45 @@ fn writes_go_on_after_a_failover_and_no_node_outlives_a_demo_that_is_killed() {
     demo.child.kill().unwrap();
     demo.child.wait().unwrap();
     assert_all_end(&processes(&rows));
+}
+
+/// The answer to a four-letter word.
+fn word(address: &str, word: &str) -> String {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    socket.write_all(word.as_bytes()).unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// Of three voters and an observer, with a client that writes.
+fn assert_says_what_a_leader_says(address: &str) {
+    let text = word(address, "mntr");
+    let fields: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once('\t')).collect();
+    for (key, value) in [
+        ("zk_peer_state", "leading - broadcast"),
+        ("zk_quorum_size", "3"),
+        ("zk_learners", "3"),
+        ("zk_synced_followers", "2"),
+        ("zk_synced_observers", "1"),
+    ] {
+        assert_eq!(fields.get(key), Some(&value), "{key} in\n{text}");
+    }
+    let number = |key: &str| fields[key].parse::<u64>().unwrap_or(0);
+    for key in [
+        "zk_zabra_epoch_current",
+        "zk_cnt_election_time",
+        "zk_cnt_leader_unavailable_time",
+        "zk_looking_count",
+    ] {
+        assert!(number(key) > 0, "{key} in\n{text}");
+    }
+    for key in ["zk_proposal_count", "zk_last_proposal_size", "zk_leader_uptime", "zk_zabra_p99_fsync_us"] {
+        assert!(number(key) > 0, "{key} in\n{text}");
+    }
+    assert!(number("zk_zabra_zxid_appended") >= number("zk_zabra_zxid_committed"));
+    assert!(word(address, "srvr").contains("\nMode: leader\n"));
 }
 
 #[test]

@@ -82,20 +82,16 @@ fn gauges(view: &dyn ServerView, out: &mut Text<'_>) {
     }
 }
 
-/// What ZooKeeper's quorum peers add. Followers count the observers that learn from them, and there are none.
+/// What ZooKeeper's quorum peers add.
 fn peer_gauges(view: &dyn ServerView, quorum: &QuorumFigures, out: &mut Text<'_>) {
     put(out, "quorum_size", quorum.config.voters().count());
-    let learners = &quorum.learners;
-    match view.mode() {
-        Mode::Leader => {
-            put(out, "learners", learners.connected);
-            put(out, "synced_followers", learners.synced_followers);
-            put(out, "synced_non_voting_followers", learners.synced_non_voting_followers);
-            put(out, "synced_observers", learners.synced_observers);
-            put(out, "leader_uptime", quorum.leading_ms);
-        }
-        Mode::Follower => put(out, "synced_observers", 0),
-        Mode::Observer | Mode::Standalone | Mode::ReadOnly => {}
+    if view.mode() == Mode::Leader {
+        let learners = &quorum.learners;
+        put(out, "learners", learners.connected);
+        put(out, "synced_followers", learners.synced_followers);
+        put(out, "synced_non_voting_followers", learners.synced_non_voting_followers);
+        put(out, "synced_observers", learners.synced_observers);
+        put(out, "leader_uptime", quorum.leading_ms);
     }
 }
 
