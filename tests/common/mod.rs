@@ -10,5 +10,6 @@
 pub(crate) mod calls;
 pub(crate) mod client;
 pub(crate) mod jute;
+pub(crate) mod programs;
 pub(crate) mod server;
 pub(crate) mod tools;

@@ -182,8 +182,11 @@ impl Cluster {
 
     /// SIGSTOP: silent, with all its connections open.
     pub(crate) fn pause(&mut self, id: usize) {
-        self.nodes[id - 1].signal(Signal::STOP);
-        self.nodes[id - 1].paused = true;
+        let node = &mut self.nodes[id - 1];
+        node.signal(Signal::STOP);
+        node.paused = true;
+        // The signal is sent, and not obeyed yet: a thread may still be about to answer.
+        wait_until("it is stopped", LIMIT, || node.is_stopped().then_some(()));
     }
 
     /// SIGCONT.
@@ -290,6 +293,16 @@ impl Node {
     fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it runs");
         kill_process(Pid::from_child(child), signal).expect("a child can be signalled");
+    }
+
+    /// All its threads are.
+    fn is_stopped(&self) -> bool {
+        let process = self.child.as_ref().expect("it runs").id();
+        let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
+        tasks.filter_map(Result::ok).all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(')').is_none_or(|(_, state)| state.trim_start().starts_with('T'))
+        })
     }
 
     fn kill(&mut self) {

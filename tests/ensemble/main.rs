@@ -8,6 +8,7 @@
 //!    and how a node was brought up to date.
 
 mod catching_up;
+mod clients;
 mod cluster;
 #[expect(dead_code, reason = "shared with other test programs, each of which uses a part")]
 #[path = "../common/mod.rs"]

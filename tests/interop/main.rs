@@ -8,64 +8,26 @@
 mod common;
 mod words;
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
+use common::programs::assert_passed;
 use common::server::{Kind, Options, Server, run_bounded};
 use common::tools::{Java, kazoo, sources};
 
-/// How long one client program may take.
-const PROGRAM_LIMIT: Duration = Duration::from_secs(180);
-
 /// Runs a client program to its end. A line `restart stop` or `restart kill` of its output restarts the server,
 /// which is answered with `done`. Returns the rest of its output.
-fn drive(mut command: Command, server: &mut Server) -> String {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let mut input = child.stdin.take().expect("piped");
-    let output = BufReader::new(child.stdout.take().expect("piped"));
-    let (lines, arrived) = channel();
-    let reader =
-        std::thread::spawn(move || output.lines().map_while(Result::ok).all(|l| lines.send(l).is_ok()));
-    let (deadline, mut text) = (Instant::now() + PROGRAM_LIMIT, String::new());
-    loop {
-        match arrived.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) if line.starts_with("restart ") => {
-                if line.ends_with("kill") {
-                    server.kill()
-                } else {
-                    server.stop()
-                }
-                server.start_again();
-                writeln!(input, "done").expect("the program waits for it");
-            }
-            Ok(line) => {
-                println!("{line}");
-                text += &line;
-                text.push('\n');
-            }
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                panic!("not done within {PROGRAM_LIMIT:?}\n{text}");
-            }
+fn drive(command: Command, server: &mut Server) -> String {
+    common::programs::drive(command, |line| {
+        let how = line.strip_prefix("restart ")?;
+        if how == "kill" {
+            server.kill()
+        } else {
+            server.stop()
         }
-    }
-    reader.join().expect("the reader does not panic");
-    let status = child.wait().expect("waiting for a child");
-    assert!(status.success(), "{status}\n{text}");
-    text
-}
-
-/// Programs end with `passed N`.
-fn assert_passed(text: &str, at_least: usize) {
-    let passed = text.lines().next_back().and_then(|line| line.strip_prefix("passed "));
-    let passed: usize = passed.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("no result\n{text}"));
-    assert_eq!(text.lines().filter(|line| line.starts_with("ok ")).count(), passed);
-    assert!(passed >= at_least, "only {passed} checks");
+        server.start_again();
+        Some("done".into())
+    })
 }
 
 #[test]
