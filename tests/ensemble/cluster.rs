@@ -61,6 +61,7 @@ pub(crate) struct Node {
 pub(crate) struct Cluster {
     directory: tempfile::TempDir,
     config: BTreeMap<String, String>,
+    properties: BTreeMap<String, String>,
     nodes: Vec<Node>,
 }
 
@@ -79,13 +80,21 @@ impl Cluster {
             paused: false,
         };
         let nodes = (1..=voters + observers).map(node).collect();
-        let cluster = Cluster { directory, config: BTreeMap::new(), nodes };
+        let (config, properties) = Default::default();
+        let cluster = Cluster { directory, config, properties, nodes };
         cluster
             .config("tickTime", "200")
             .config("initLimit", "50")
             .config("syncLimit", "25")
             .config("maxClientCnxns", "0")
             .config("4lw.commands.whitelist", "*")
+            .property("zabra.log.segmentBytes", "4194304")
+    }
+
+    /// A system property of every node, for the starts to come.
+    pub(crate) fn property(mut self, key: &str, value: &str) -> Cluster {
+        self.properties.insert(key.into(), value.into());
+        self
     }
 
     /// A line of every `zoo.cfg`, for the starts to come.
@@ -132,7 +141,8 @@ impl Cluster {
         fs::write(&path, text).expect("a configuration file");
         let log = File::options().create(true).append(true).open(node.log_path()).expect("a log file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_zabra"));
-        command.args(["serve", "-D", "zabra.log.segmentBytes=4194304"]).arg(path).current_dir(&node.place);
+        let properties = self.properties.iter().map(|(key, value)| format!("-D{key}={value}"));
+        command.arg("serve").args(properties).arg(path).current_dir(&node.place);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
         node.child = Some(command.spawn().expect("it can be started"));
     }

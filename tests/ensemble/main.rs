@@ -15,6 +15,7 @@ mod cluster;
 mod common;
 mod failing;
 mod forming;
+mod forwarding;
 mod load;
 mod sessions;
 mod storm;
