@@ -18,6 +18,9 @@ pub(crate) mod err {
 /// Flag of create: goes with the session.
 pub(crate) const EPHEMERAL: i32 = 1;
 
+/// Flag of create: gets a number.
+pub(crate) const SEQUENTIAL: i32 = 2;
+
 /// A connection with a new session.
 pub(crate) fn connect(address: SocketAddr, timeout_ms: i32) -> (Conn, Session) {
     let (conn, connected) =

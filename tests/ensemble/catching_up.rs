@@ -1,5 +1,9 @@
 //! How a node that was away is brought up to date: DIFF, SNAP and TRUNC, each when it has to be.
 
+use std::time::Duration;
+
+use zabra::base::rng::Rng;
+
 use crate::cluster::{Cluster, LIMIT, wait_until};
 use crate::common::calls::err;
 use crate::common::client::{Conn, create_body, op};
@@ -140,5 +144,41 @@ fn a_tail_that_only_the_old_leader_has_is_cut() {
     cluster.start(leader);
     cluster.wait_all_serve();
     assert_eq!(planned(&cluster, leader, "Trunc"), 1);
+    assert_all_have(&cluster, &acknowledged);
+}
+
+#[test]
+fn a_state_that_is_cut_off_on_its_way_does_no_harm() {
+    let mut cluster = Cluster::new(3, 0).started();
+    let (leader, follower) = (cluster.wait_leader(LIMIT), cluster.follower());
+    let mut acknowledged = Vec::new();
+    let mut conn = cluster.node(leader).connect();
+    let mut rng = Rng::new(7);
+    for n in 0..60 {
+        let mut data = vec![0; 300_000];
+        rng.fill(&mut data);
+        assert_eq!(conn.create(&format!("/large{n}"), &data, 0), Ok(err::OK));
+    }
+    cluster.kill(follower);
+    cluster.wipe(follower);
+    // In the middle of it, at one point or another; some of what was received is there when it comes again.
+    for n in 0..8 {
+        cluster.start(follower);
+        std::thread::sleep(Duration::from_millis(20 + rng.below(150)));
+        write_many(&mut conn, &format!("during{n}-"), 5, &mut acknowledged);
+        cluster.kill(follower);
+        if n % 3 == 2 {
+            cluster.wipe(follower);
+        }
+    }
+    cluster.start(follower);
+    std::thread::sleep(Duration::from_millis(100));
+    let begun = planned(&cluster, follower, "Snap");
+    assert!(begun >= 3, "{begun}: each time all is lost");
+    // Whoever has the history leads, however much the other one has received.
+    cluster.kill(leader);
+    cluster.wait_serving(&cluster.others(leader));
+    cluster.start(leader);
+    cluster.wait_all_serve();
     assert_all_have(&cluster, &acknowledged);
 }

@@ -2,9 +2,11 @@
 //!
 //! 1. Every value is written once, under a name of its own: a write is acknowledged, or its outcome is not known.
 //! 2. What was acknowledged must be on every node afterwards, with the content that was written.
-//! 3. A reader that asks for `sync` first must see everything that was acknowledged before it asked (checked while servers fail).
+//! 3. Answers come in the order of the requests; those of requests that fail, too.
+//! 4. Ephemeral nodes of sessions that nobody came back to are gone afterwards, everywhere.
+//! 5. A reader that asks for `sync` first must see everything that was acknowledged before it asked (checked while servers fail).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,9 +16,9 @@ use std::time::Duration;
 use zabra::base::rng::Rng;
 
 use crate::cluster::{Cluster, LIMIT, wait_until};
-use crate::common::calls::err;
-use crate::common::client::{Conn, ConnectRequest, Received, Reply, op, read_body};
-use crate::common::jute::{Reader, Writer};
+use crate::common::calls::{EPHEMERAL, SEQUENTIAL, err};
+use crate::common::client::{Conn, ConnectRequest, Received, Reply, create_body, op, read_body};
+use crate::common::jute::{Acl, Reader, Writer};
 
 /// Requests of a comparison that are under way together.
 const DEPTH: usize = 64;
@@ -26,6 +28,15 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where the writers write.
 const ROOT: &str = "/load";
+
+/// Where each of their sessions has an ephemeral node.
+const MARKS: &str = "/marks";
+
+/// Requests that every other writer has under way.
+const WRITES_DEPTH: usize = 16;
+
+/// Of the clients' sessions, ms: those that nobody closes are gone soon.
+const SESSION_MS: i32 = 2_000;
 
 /// What the writers and the readers know in common.
 #[derive(Debug, Default)]
@@ -57,8 +68,9 @@ impl Load {
     /// So many writers and readers, each going from node to node as they fail.
     pub(crate) fn start(cluster: &Cluster, writers: usize, readers: usize) -> Load {
         let first = cluster.all().find(|id| cluster.node(*id).mode().is_some()).expect("somebody serves");
-        let made = cluster.node(first).connect().create(ROOT, b"", 0).expect("an answer");
-        assert!(made == err::OK || made == err::NODE_EXISTS, "{made}");
+        let mut conn = cluster.node(first).connect();
+        assert_eq!(conn.create(ROOT, b"", 0), Ok(err::OK));
+        assert_eq!(conn.create(MARKS, b"", 0), Ok(err::OK));
         let known = Arc::new(Known::default());
         let addresses: Vec<SocketAddr> = cluster.all().map(|id| cluster.node(id).address()).collect();
         let client = |n: usize| Client { addresses: addresses.clone(), at: n, known: Arc::clone(&known), n };
@@ -112,7 +124,7 @@ impl Client {
             let address = self.addresses[self.at % self.addresses.len()];
             let opened = Conn::open(address).map(|conn| conn.with_reply_limit(PATIENCE));
             if let Ok(mut conn) = opened
-                && let Ok(Some(connected)) = conn.handshake(&ConnectRequest::new(10_000))
+                && let Ok(Some(connected)) = conn.handshake(&ConnectRequest::new(SESSION_MS))
                 && connected.session.id != 0
             {
                 return Some(conn);
@@ -125,17 +137,52 @@ impl Client {
     fn write(mut self) {
         let mut next = 0_u64;
         while let Some(mut conn) = self.connect() {
-            while !self.stopped() {
+            if self.mark_session(&mut conn).is_ok() && self.write_to(&mut conn, &mut next).is_ok() {
+                // Told to stop. Sessions of the connections before this one expire.
+                let _ = conn.call(op::CLOSE_SESSION, &[]);
+            }
+        }
+    }
+
+    /// Each session has a node that goes with it.
+    fn mark_session(&self, conn: &mut Conn) -> Result<(), String> {
+        let path = format!("{MARKS}/w{}-", self.n);
+        match conn.create(&path, b"", EPHEMERAL | SEQUENTIAL)? {
+            err::OK => Ok(()),
+            other => {
+                self.violation(format!("create {path}: error {other}"));
+                Err("refused".into())
+            }
+        }
+    }
+
+    /// Every other writer has one request under way; the others have [`WRITES_DEPTH`], with some among them that fail.
+    fn write_to(&self, conn: &mut Conn, next: &mut u64) -> Result<(), String> {
+        let depth = if self.n.is_multiple_of(2) { 1 } else { WRITES_DEPTH };
+        let mut waiting = VecDeque::new();
+        loop {
+            while waiting.len() < depth && !self.stopped() {
                 let path = format!("{ROOT}/w{}-{next}", self.n);
-                next += 1;
-                match conn.create(&path, path.as_bytes(), 0) {
-                    Ok(err::OK) => {
-                        self.known.acknowledged.lock().expect("not poisoned").push(path);
-                        self.known.count.fetch_add(1, Ordering::SeqCst);
-                    }
-                    Ok(other) => self.violation(format!("create {path}: error {other}")),
-                    Err(_) => break,
-                }
+                *next += 1;
+                // Without a parent now and then: the answer to it stands in line like others.
+                let fails = depth > 1 && next.is_multiple_of(7);
+                let target = if fails { format!("/none{path}") } else { path.clone() };
+                let xid = conn.take_xid();
+                let body = create_body(&target, Some(path.as_bytes()), &Acl::open(), 0);
+                conn.send(xid, op::CREATE, &body).map_err(|e| e.to_string())?;
+                waiting.push_back((xid, path, fails));
+            }
+            let Some((xid, path, fails)) = waiting.pop_front() else { return Ok(()) };
+            let Received::Frame(frame) = conn.receive(PATIENCE) else { return Err("no answer".into()) };
+            let reply = Reply::parse(&frame).map_err(|_| "a short reply")?;
+            let expected = (xid, if fails { err::NO_NODE } else { err::OK });
+            if (reply.xid, reply.err) != expected {
+                self.violation(format!("{path}: {:?} instead of {expected:?}", (reply.xid, reply.err)));
+                return Err("a wrong answer".into());
+            }
+            if !fails {
+                self.known.acknowledged.lock().expect("not poisoned").push(path);
+                self.known.count.fetch_add(1, Ordering::SeqCst);
             }
         }
     }
@@ -218,11 +265,22 @@ fn many(conn: &mut Conn, op: i32, paths: &[String]) -> Result<Vec<Reply>, String
     paths.iter().map(reply).collect()
 }
 
+/// Waits until no session of the load's clients is left, nor anything that was theirs.
+fn wait_sessions_end(cluster: &Cluster, id: usize) {
+    let mut conn = cluster.node(id).connect();
+    wait_until(&format!("ephemeral nodes of dead sessions go on node {id}"), LIMIT, || {
+        let names = conn.children(MARKS);
+        names.is_ok_and(|names| names.is_empty()).then_some(())
+    });
+}
+
 /// Asserts that all running nodes have the same tree, byte for byte, and that everything in `acknowledged` is in it.
 pub(crate) fn assert_all_have(cluster: &Cluster, acknowledged: &[String]) {
     let running: Vec<usize> = cluster.all().filter(|id| cluster.node(*id).runs()).collect();
+    if acknowledged.first().is_some_and(|path| path.starts_with(ROOT)) {
+        running.iter().for_each(|id| wait_sessions_end(cluster, *id));
+    }
     let all: Vec<(usize, Contents)> = wait_until("equal trees", LIMIT, || {
-        // Sessions of clients that have gone end meanwhile, and change nothing but what is theirs.
         let one = |id: &usize| contents(&mut cluster.node(*id).connect()).ok().map(|tree| (*id, tree));
         let all: Vec<_> = running.iter().map(one).collect::<Option<_>>()?;
         Some(all)

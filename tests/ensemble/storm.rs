@@ -88,6 +88,9 @@ fn storm(voters: usize, observers: usize, time: Duration, seed: u64) {
     }
     let outcome = load.stop();
     println!("{} writes acknowledged, {} reads", outcome.acknowledged.len(), outcome.reads);
+    for plan in ["Diff", "Trunc", "Snap"] {
+        println!("{plan}: {}", cluster.logged(&["a learner is brought up to date", &format!("plan={plan}")]));
+    }
     assert!(outcome.reads > 0);
     assert_all_have(&cluster, &outcome.acknowledged);
     for id in cluster.all() {
