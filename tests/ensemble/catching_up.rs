@@ -18,6 +18,12 @@ fn planned(cluster: &Cluster, id: usize, plan: &str) -> usize {
     cluster.logged(&[PLANNED, &format!("peer={id} "), &format!("plan={plan}")])
 }
 
+/// Logs reach back no further than a few snapshots, and those are taken often.
+fn with_short_logs(cluster: Cluster) -> Cluster {
+    let cluster = cluster.config("snapCount", "500").config("autopurge.snapRetainCount", "3");
+    cluster.config("zabra.snapshot.pauseMs", "0")
+}
+
 fn write_many(conn: &mut Conn, prefix: &str, count: usize, acknowledged: &mut Vec<String>) {
     for n in 0..count {
         let path = format!("/{prefix}{n}");
@@ -83,11 +89,7 @@ fn a_follower_that_lost_its_data_gets_everything() {
 
 #[test]
 fn a_follower_that_was_away_for_longer_than_the_log_reaches_gets_the_state() {
-    let mut cluster = Cluster::new(3, 0)
-        .config("snapCount", "500")
-        .config("autopurge.snapRetainCount", "3")
-        .config("zabra.snapshot.pauseMs", "0")
-        .started();
+    let mut cluster = with_short_logs(Cluster::new(3, 0)).started();
     let (leader, follower) = (cluster.wait_leader(LIMIT), cluster.follower());
     let mut acknowledged = Vec::new();
     let mut conn = cluster.node(leader).connect();
@@ -149,7 +151,7 @@ fn a_tail_that_only_the_old_leader_has_is_cut() {
 
 #[test]
 fn a_state_that_is_cut_off_on_its_way_does_no_harm() {
-    let mut cluster = Cluster::new(3, 0).started();
+    let mut cluster = with_short_logs(Cluster::new(3, 0)).started();
     let (leader, follower) = (cluster.wait_leader(LIMIT), cluster.follower());
     let mut acknowledged = Vec::new();
     let mut conn = cluster.node(leader).connect();
@@ -158,6 +160,13 @@ fn a_state_that_is_cut_off_on_its_way_does_no_harm() {
         let mut data = vec![0; 300_000];
         rng.fill(&mut data);
         assert_eq!(conn.create(&format!("/large{n}"), &data, 0), Ok(err::OK));
+    }
+    assert_eq!(conn.create("/small", b"", 0), Ok(err::OK));
+    for id in [leader, cluster.others(leader)[0], cluster.others(leader)[1]] {
+        wait_until("the log is purged", LIMIT, || {
+            write_burst(&mut conn, "/small", 600);
+            (cluster.node(id).logged(&["log segments retired"]) > 0).then_some(())
+        });
     }
     cluster.kill(follower);
     cluster.wipe(follower);

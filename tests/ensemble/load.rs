@@ -35,6 +35,12 @@ const MARKS: &str = "/marks";
 /// Requests that every other writer has under way.
 const WRITES_DEPTH: usize = 16;
 
+/// Number of the client that fills the logs, which has no name of its own in the tree.
+const CHURN: usize = 1_000;
+
+/// What it writes each time.
+const CHURN_BYTES: usize = 30_000;
+
 /// Of the clients' sessions, ms: those that nobody closes are gone soon.
 const SESSION_MS: i32 = 2_000;
 
@@ -81,6 +87,14 @@ impl Load {
         });
         let threads = threads.collect();
         Load { known, threads }
+    }
+
+    /// And one that fills the logs without making the tree larger.
+    pub(crate) fn with_churn(mut self, cluster: &Cluster) -> Load {
+        let addresses: Vec<SocketAddr> = cluster.all().map(|id| cluster.node(id).address()).collect();
+        let client = Client { addresses, at: 0, known: Arc::clone(&self.known), n: CHURN };
+        self.threads.push(std::thread::spawn(move || client.churn()));
+        self
     }
 
     /// Writes acknowledged so far.
@@ -184,6 +198,15 @@ impl Client {
                 self.known.acknowledged.lock().expect("not poisoned").push(path);
                 self.known.count.fetch_add(1, Ordering::SeqCst);
             }
+        }
+    }
+
+    fn churn(mut self) {
+        let mut data = vec![0; CHURN_BYTES];
+        Rng::new(1).fill(&mut data);
+        while let Some(mut conn) = self.connect() {
+            let _ = conn.create("/churn", b"", 0);
+            while !self.stopped() && conn.set("/churn", &data, -1) == Ok(err::OK) {}
         }
     }
 

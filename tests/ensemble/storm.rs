@@ -70,9 +70,10 @@ fn storm(voters: usize, observers: usize, time: Duration, seed: u64) {
     // Small snapshots and segments, so that all ways of catching up come along.
     let mut cluster = Cluster::new(voters, observers)
         .config("snapCount", "300")
+        .config("autopurge.snapRetainCount", "3")
         .config("zabra.snapshot.pauseMs", "0")
         .started();
-    let load = Load::start(&cluster, 4, 2);
+    let load = Load::start(&cluster, 4, 2).with_churn(&cluster);
     let until = Instant::now() + time;
     while Instant::now() < until {
         for _ in 0..1 + rng.below(8) {
