@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::client::{Conn, ConnectRequest, Connected, Session};
 use crate::common::server::{free_port, try_word_within};
+use crate::wires::Wires;
 
 /// How long anything may take that has no stricter limit of its own.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -62,6 +63,7 @@ pub(crate) struct Cluster {
     directory: tempfile::TempDir,
     config: BTreeMap<String, String>,
     properties: BTreeMap<String, String>,
+    wires: Option<Wires>,
     nodes: Vec<Node>,
 }
 
@@ -81,7 +83,7 @@ impl Cluster {
         };
         let nodes = (1..=voters + observers).map(node).collect();
         let (config, properties) = Default::default();
-        let cluster = Cluster { directory, config, properties, nodes };
+        let cluster = Cluster { directory, config, properties, wires: None, nodes };
         cluster
             .config("tickTime", "200")
             .config("initLimit", "50")
@@ -101,6 +103,17 @@ impl Cluster {
     pub(crate) fn config(mut self, key: &str, value: &str) -> Cluster {
         self.config.insert(key.into(), value.into());
         self
+    }
+
+    /// Puts relays between the nodes, which can be cut.
+    pub(crate) fn with_wires(mut self) -> Cluster {
+        let real: Vec<_> = self.nodes.iter().map(|node| (node.quorum_port, node.election_port)).collect();
+        self.wires = Some(Wires::new(&real));
+        self
+    }
+
+    pub(crate) fn wires(&self) -> &Wires {
+        self.wires.as_ref().expect("made with wires")
     }
 
     /// Starts all, and waits until all serve.
@@ -156,7 +169,8 @@ impl Cluster {
         }
         for node in &self.nodes {
             let role = if node.observer { ":observer" } else { "" };
-            let (quorum, election) = (node.quorum_port, node.election_port);
+            let real = (node.quorum_port, node.election_port);
+            let (quorum, election) = self.wires.as_ref().map_or(real, |wires| wires.ports(id, node.id));
             text += &format!("server.{}=127.0.0.1:{quorum}:{election}{role}\n", node.id);
         }
         text

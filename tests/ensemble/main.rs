@@ -17,5 +17,7 @@ mod failing;
 mod forming;
 mod forwarding;
 mod load;
+mod partitions;
 mod sessions;
 mod storm;
+mod wires;

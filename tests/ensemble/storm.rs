@@ -7,13 +7,14 @@ use zabra::base::rng::Rng;
 use crate::cluster::Cluster;
 use crate::load::{Load, assert_all_have};
 
-/// How long all storms together last.
-fn storm_time() -> Duration {
+/// How long the storms of this file together last, two at a time.
+pub(crate) fn storm_time() -> Duration {
     let seconds = std::env::var("ZABRA_STORM_SECONDS").ok().and_then(|s| s.parse().ok());
     Duration::from_secs(seconds.unwrap_or(20))
 }
 
-fn seed() -> u64 {
+/// Where the decisions of storms come from.
+pub(crate) fn seed() -> u64 {
     let given = std::env::var("ZABRA_STORM_SEED").ok().and_then(|s| s.parse().ok());
     given.unwrap_or_else(|| u64::from(std::process::id()))
 }
