@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use zabra::base::rng::Rng;
 
@@ -48,11 +48,25 @@ const SESSION_MS: i32 = 2_000;
 #[derive(Debug, Default)]
 struct Known {
     acknowledged: Mutex<Vec<String>>,
+    /// When the last write of any client was acknowledged, and the longest time without one.
+    gaps: Mutex<(Option<Instant>, Duration)>,
     count: AtomicU64,
     stop: AtomicBool,
     /// What readers found wrong.
     violations: Mutex<Vec<String>>,
     reads: AtomicU64,
+}
+
+impl Known {
+    fn acknowledge(&self, path: String) {
+        let now = Instant::now();
+        let mut gaps = self.gaps.lock().expect("not poisoned");
+        let gap = gaps.0.replace(now).map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        gaps.1 = gaps.1.max(gap);
+        drop(gaps);
+        self.acknowledged.lock().expect("not poisoned").push(path);
+        self.count.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// Clients at work.
@@ -68,6 +82,8 @@ pub(crate) struct Outcome {
     pub(crate) acknowledged: Vec<String>,
     /// Reads behind a sync that were checked.
     pub(crate) reads: u64,
+    /// Longest time in which no client at all got a write acknowledged.
+    pub(crate) longest_gap: Duration,
 }
 
 impl Load {
@@ -115,7 +131,8 @@ impl Load {
         let violations = std::mem::take(&mut *self.known.violations.lock().expect("not poisoned"));
         assert!(violations.is_empty(), "{violations:#?}");
         let acknowledged = std::mem::take(&mut *self.known.acknowledged.lock().expect("not poisoned"));
-        Outcome { acknowledged, reads: self.known.reads.load(Ordering::SeqCst) }
+        let longest_gap = self.known.gaps.lock().expect("not poisoned").1;
+        Outcome { acknowledged, reads: self.known.reads.load(Ordering::SeqCst), longest_gap }
     }
 }
 
@@ -195,8 +212,7 @@ impl Client {
                 return Err("a wrong answer".into());
             }
             if !fails {
-                self.known.acknowledged.lock().expect("not poisoned").push(path);
-                self.known.count.fetch_add(1, Ordering::SeqCst);
+                self.known.acknowledge(path);
             }
         }
     }
