@@ -10,12 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use zabra::base::rng::Rng;
-use zabra::testing::ensemble_sim::{SimCounts, SimOptions, run};
+use zabra::testing::ensemble_sim::{Rule, SimCounts, SimOptions, run};
 
 /// Seeds that every run of the tests meets.
 const FIXED_SEEDS: u64 = 24;
 /// Fresh ones beside them, unless `ZABRA_ENSEMBLE_SEEDS` says otherwise.
 const FRESH_SEEDS: u64 = 12;
+
+/// Within so many seeds each mistake must be caught.
+const RULE_SEEDS_MAX: u64 = 400;
 
 /// Runs all `seeds` on all cores; panics at the first failure with its trace and how to run it again.
 fn run_all(seeds: &[u64]) -> SimCounts {
@@ -75,4 +78,28 @@ fn the_same_seed_is_the_same_run() {
         assert!(first.counts.steps > 1_000, "seed {seed} does something");
         assert_eq!(first, second, "seed {seed}");
     }
+}
+
+/// The mutation score: rules switched off, and caught.
+#[test]
+fn every_rule_switched_off_is_noticed() {
+    let next = AtomicU64::new(0);
+    let missed = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(&rule) = Rule::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    let options = SimOptions { rule: Some(rule), ..SimOptions::default() };
+                    match (0..RULE_SEEDS_MAX).find_map(|seed| run(seed, options).err()) {
+                        Some(failure) => println!("{rule:?}: seed {}: {}", failure.seed, failure.what),
+                        None => missed.lock().unwrap().push(rule),
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner().unwrap();
+    println!("mutation score: {} of {} rules", Rule::ALL.len() - missed.len(), Rule::ALL.len());
+    assert!(missed.is_empty(), "not noticed within {RULE_SEEDS_MAX} seeds: {missed:?}");
 }

@@ -144,17 +144,24 @@ impl Shared {
     pub(crate) async fn disconnected(&self, conn: &Conn) {
         self.conns.remove(conn);
         if let Some(session) = conn.session() {
-            let mut sessions = self.sessions.lock();
-            let is_local = sessions.get(session).is_some_and(|handle| handle.local());
-            if is_local || self.ends_sessions() {
-                sessions.disconnect(session, conn.id);
-            } else {
-                sessions.forget(session, conn.id);
-            }
+            self.leave_session(session, conn.id);
         }
         // It may have a million of them: writers come in between, and so do the connections that share this thread.
         while self.tree.read().remove_conn_step(conn.id) {
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// The connection of a session has ended. A leader keeps in mind whose it was: a request that is still on its way from an earlier place of the
+    /// session must not find it free. A follower leaves sessions that all know to the leader.
+    fn leave_session(&self, session: SessionId, conn: ConnId) {
+        let mut sessions = self.sessions.lock();
+        let is_local = sessions.get(session).is_some_and(|handle| handle.local());
+        match &self.ensemble {
+            _ if is_local => sessions.disconnect(session, conn),
+            None => sessions.disconnect(session, conn),
+            Some(ensemble) if ensemble.leads() => {}
+            Some(_) => sessions.forget(session, conn),
         }
     }
 

@@ -35,6 +35,7 @@ use crate::storage::log::Flusher;
 use crate::zab::LinkId;
 
 pub use self::options::{SimCounts, SimOptions};
+pub use crate::zab::Rule;
 
 /// Lines of the trace that a failure shows.
 const TRACE_SHOWN: usize = 160;

@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{Limits, LinkId};
+use super::{Broken, Limits, LinkId, Rule};
 use crate::base::{Epoch, MonoMs, ServerId, Zxid};
 use crate::wire::quorum_config::Electorate;
 
@@ -208,6 +208,7 @@ pub struct Leader {
     /// Since when there is no quorum.
     quorum_lost_since: Option<MonoMs>,
     pings: Pings,
+    broken: Broken,
     outputs: VecDeque<Output>,
 }
 
@@ -305,6 +306,7 @@ impl Leader {
             undurable_since: None,
             quorum_lost_since: None,
             pings,
+            broken: Broken::default(),
             outputs: VecDeque::new(),
         };
         leader.propose_epoch(now);
@@ -317,6 +319,12 @@ impl Leader {
     pub fn after(mut self, before: &Leader) -> Leader {
         (self.pings.token, self.pings.confirmed) = (before.pings.token, before.pings.token);
         self
+    }
+
+    /// The same, with a rule switched off.
+    #[must_use]
+    pub fn breaking(self, broken: Broken) -> Leader {
+        Leader { broken, ..self }
     }
 
     /// Takes one input. Time never runs backwards between calls.
@@ -498,7 +506,7 @@ impl Leader {
         if !voter {
             return;
         }
-        if (current, last) > (self.mine.current, self.mine.last) {
+        if (current, last) > (self.mine.current, self.mine.last) && !self.broken.is(Rule::AheadIgnored) {
             return self.ahead(link, id);
         }
         self.promised.insert(id);
@@ -553,7 +561,8 @@ impl Leader {
     /// L3.
     fn establish(&mut self, now: MonoMs) {
         let Phase::Synchronising(epoch) = self.phase else { return };
-        if !self.electorate.contains_quorum(&self.in_step(|_| true)) {
+        let quorum = self.electorate.contains_quorum(&self.in_step(|_| true));
+        if !quorum && !self.broken.is(Rule::EstablishedWithoutQuorum) {
             return;
         }
         self.phase = Phase::Established(epoch);
@@ -666,7 +675,8 @@ impl Leader {
         candidates.retain(|zxid| *zxid > self.committed);
         candidates.sort_unstable();
         while let Some(zxid) = candidates.pop() {
-            if self.electorate.contains_quorum(&self.covered(zxid)) {
+            let alone = self.broken.is(Rule::CommitByLeaderAlone) && zxid <= self.durable;
+            if alone || self.electorate.contains_quorum(&self.covered(zxid)) {
                 assert_eq!(Some(zxid.epoch()), self.epoch(), "L4: what came before is committed with L3");
                 self.committed = zxid;
                 self.outputs.push_back(Output::Commit(zxid));
@@ -678,7 +688,7 @@ impl Leader {
     /// Voters who have everything up to `zxid` durably.
     fn covered(&self, zxid: Zxid) -> BTreeSet<ServerId> {
         let mut set = self.in_step(|peer| peer.acked >= zxid);
-        if self.durable < zxid {
+        if self.durable < zxid && !self.broken.is(Rule::LeaderCountsUnflushed) {
             set.remove(&self.me);
         }
         set
@@ -741,8 +751,8 @@ impl Leader {
         tokens.retain(|token| *token > self.pings.confirmed);
         tokens.sort_unstable();
         while let Some(token) = tokens.pop() {
-            if self.is_established() && self.electorate.contains_quorum(&self.in_step(|p| p.ponged >= token))
-            {
+            let asked = self.electorate.contains_quorum(&self.in_step(|p| p.ponged >= token));
+            if self.is_established() && (asked || self.broken.is(Rule::SyncUnconfirmed)) {
                 self.pings.confirmed = token;
                 self.pings.waited_for &= token < self.pings.token;
                 return self.outputs.push_back(Output::Confirmed(token));
@@ -798,7 +808,7 @@ impl Leader {
             return;
         }
         let since = *self.quorum_lost_since.get_or_insert(now);
-        if now.since(since) >= self.limits.liveness_ms {
+        if now.since(since) >= self.limits.liveness_ms && !self.broken.is(Rule::LeaderStays) {
             self.give_up(GiveUpReason::QuorumLost(now.since(since)));
         }
     }

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use super::leader::EPOCH_MAX;
-use super::{CommittedLost, Limits};
+use super::{Broken, CommittedLost, Limits, Rule};
 use crate::base::{Epoch, MonoMs, Zxid};
 
 /// What happened.
@@ -214,6 +214,7 @@ pub struct Learner {
     acked: Zxid,
     heard: MonoMs,
     begun: MonoMs,
+    broken: Broken,
     outputs: VecDeque<Output>,
 }
 
@@ -236,8 +237,15 @@ impl Learner {
             acked: Zxid::ZERO,
             heard: now,
             begun: now,
+            broken: Broken::default(),
             outputs: VecDeque::new(),
         }
+    }
+
+    /// The same, with a rule switched off.
+    #[must_use]
+    pub fn breaking(self, broken: Broken) -> Learner {
+        Learner { broken, ..self }
     }
 
     /// Takes one input. Time never runs backwards between calls.
@@ -337,7 +345,7 @@ impl Learner {
         if epoch > EPOCH_MAX {
             return Err(LearnerError::Epoch(epoch));
         }
-        if epoch < accepted {
+        if epoch < accepted && !self.broken.is(Rule::StaleEpochFollowed) {
             return Err(LearnerError::StaleEpoch { found: epoch, accepted });
         }
         (self.epoch, self.zabra) = (epoch, zabra);
@@ -408,7 +416,8 @@ impl Learner {
         let last = self.last;
         let same_epoch = zxid.epoch() == last.epoch() && zxid.counter() > 0 && zxid.0 == last.0 + 1;
         let later_epoch = zxid.epoch() > last.epoch() && zxid.epoch() <= self.epoch && zxid.counter() == 1;
-        if !same_epoch && !later_epoch {
+        let unchecked = self.broken.is(Rule::GapNotNoticed) || self.broken.is(Rule::DiffWithoutTrunc);
+        if !same_epoch && !later_epoch && !(unchecked && zxid > last) {
             return Err(LearnerError::Gap { last, found: zxid });
         }
         if self.stage > Stage::History && zxid.epoch() != self.epoch {
@@ -418,6 +427,9 @@ impl Learner {
             self.last_of_earlier = zxid;
         }
         self.last = zxid;
+        if self.broken.is(Rule::AckBeforeFlush) {
+            self.acknowledge();
+        }
         Ok(())
     }
 
@@ -443,13 +455,17 @@ impl Learner {
             return Err(LearnerError::OutOfOrder("NEWLEADER of another epoch"));
         }
         self.history_last = self.last;
+        if self.broken.is(Rule::AppliedBeforeUpToDate) {
+            self.outputs.push_back(Output::Commit(self.last));
+        }
         self.enter();
         Ok(())
     }
 
     /// A3.
     fn enter(&mut self) {
-        if self.stage == Stage::Flushing && self.durable >= self.history_last {
+        let durable = self.durable >= self.history_last || self.broken.is(Rule::EpochBeforeHistory);
+        if self.stage == Stage::Flushing && durable {
             self.stage = Stage::Entering;
             self.outputs.push_back(Output::Enter(self.epoch));
         }
@@ -476,8 +492,9 @@ impl Learner {
 
     /// A5.
     fn acknowledge(&mut self) {
-        if self.stage == Stage::InStep && self.start.voter && self.durable > self.acked {
-            let (from, to) = (Zxid(self.acked.0 + 1), self.durable);
+        let upto = if self.broken.is(Rule::AckBeforeFlush) { self.last } else { self.durable };
+        if self.stage == Stage::InStep && self.start.voter && upto > self.acked {
+            let (from, to) = (Zxid(self.acked.0 + 1), upto);
             assert!(
                 from.epoch() == self.epoch && to.epoch() == self.epoch,
                 "only the leader's own proposals"

@@ -7,11 +7,13 @@ pub mod leader;
 pub mod learner;
 mod plan;
 mod positions;
+pub mod rule;
 
 pub use leader::Leader;
 pub use learner::Learner;
 pub use plan::{History, Plan, plan};
 pub use positions::{CommittedLost, Positions};
+pub use rule::{Broken, Rule};
 
 /// One connection on the quorum port, never used twice in a process: what comes late from an earlier one is recognised by it (rule R5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

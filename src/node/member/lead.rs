@@ -14,7 +14,7 @@ use crate::wire::quorum_payload::{
     read_revalidate,
 };
 use crate::zab::leader::{GiveUpReason, Input, Leader, Output as Decision, Summary};
-use crate::zab::{LinkId, Plan};
+use crate::zab::{LinkId, Plan, Rule};
 
 /// One leadership.
 #[derive(Debug)]
@@ -65,7 +65,8 @@ impl Member {
         let (accepted, current) = self.epochs();
         let accepted = accepted.max(self.epoch_seen);
         let mine = Summary { accepted, current, last: self.positions.appended() };
-        let leader = Leader::new(now, self.options.me, self.electorate.clone(), self.options.limits, mine);
+        let leader = Leader::new(now, self.options.me, self.electorate.clone(), self.options.limits, mine)
+            .breaking(self.broken);
         self.role = Role::Leading(Box::new(Leading {
             leader,
             syncs: VecDeque::new(),
@@ -155,7 +156,9 @@ impl Member {
     fn carry_out(&mut self, now: MonoMs, decision: Decision) -> Result<(), MemberError> {
         match decision {
             Decision::Accept(epoch) => {
-                self.storage.dir.accept_epoch(epoch)?;
+                if !self.broken.is(Rule::PromiseNotStored) {
+                    self.storage.dir.accept_epoch(epoch)?;
+                }
                 self.leader_handles(now, Input::Accepted);
             }
             Decision::LeaderInfo(link) => {
@@ -247,7 +250,10 @@ impl Member {
     }
 
     fn synchronise(&mut self, link: LinkId, theirs: Zxid) -> Result<(), MemberError> {
-        let planned = self.plan_for(theirs)?;
+        let planned = match self.plan_for(theirs)? {
+            Plan::Trunc { to } if self.broken.is(Rule::DiffWithoutTrunc) => Plan::Diff { after: to },
+            plan => plan,
+        };
         let committed = self.committed_view();
         let Some((feed, out)) = self.links.get_mut(&link).and_then(Link::feed) else {
             return Ok(());

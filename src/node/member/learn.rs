@@ -19,8 +19,8 @@ use crate::wire::quorum_payload::{
     ForwardedRequest, LearnerInfo, PROTOCOL_VERSION, Touch, put_ack_epoch, read_leader_info,
     read_revalidate_reply,
 };
-use crate::zab::LinkId;
 use crate::zab::learner::{Input, Learner, LearnerError, Output as Decision};
+use crate::zab::{LinkId, Rule};
 
 /// Bytes of transactions received above which they are appended before more is taken.
 const RECEIVED_BYTES_MAX: usize = 1 << 20;
@@ -111,7 +111,7 @@ impl Member {
             connected: false,
             attempts: 1,
             retry_at: None,
-            learner: Learner::new(now, self.options.limits, start),
+            learner: Learner::new(now, self.options.limits, start).breaking(self.broken),
             received: self.recent.take_buffer(),
             install: None,
             enters: false,
@@ -179,7 +179,9 @@ impl Member {
         match decision {
             Decision::Hello => self.put_hello(link),
             Decision::Accept(epoch) => {
-                self.storage.dir.accept_epoch(epoch)?;
+                if !self.broken.is(Rule::PromiseNotStored) {
+                    self.storage.dir.accept_epoch(epoch)?;
+                }
                 return Ok(Some(Input::Accepted));
             }
             Decision::AckEpoch { current } => {
@@ -509,8 +511,10 @@ impl Member {
         let Role::Learning(learning) = &mut self.role else { return Ok(()) };
         let link = learning.link;
         let storage = &mut self.storage;
-        let flusher = storage.flusher.as_mut().expect("at home when nothing is under way");
-        storage.dir.reset(&mut storage.appender, flusher, &storage.snapshots, zxid)?;
+        if !self.broken.is(Rule::StateNotInstalled) {
+            let flusher = storage.flusher.as_mut().expect("at home when nothing is under way");
+            storage.dir.reset(&mut storage.appender, flusher, &storage.snapshots, zxid)?;
+        }
         self.positions.replace(zxid);
         self.recent.restart(zxid);
         self.diverged = false;

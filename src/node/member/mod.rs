@@ -42,7 +42,7 @@ use crate::wire::quorum_config::{Electorate, QuorumConfig};
 use crate::wire::quorum_payload::{ForwardedRequest, Touch};
 use crate::zab::leader::GiveUpReason;
 use crate::zab::learner::LearnerError;
-use crate::zab::{Limits, LinkId, Positions};
+use crate::zab::{Broken, Limits, LinkId, Positions, Rule};
 
 use lead::Leading;
 use learn::Learning;
@@ -274,6 +274,8 @@ pub struct Member {
     epoch_seen: Epoch,
     /// The tree is not what the transactions make of it: nothing more is applied to it, and it is replaced by a leader's (rule R4).
     diverged: bool,
+    /// For tests: which rule is switched off.
+    broken: Broken,
     /// Images of the tree that nobody wants any more.
     abandoned: Vec<SnapSource>,
     outputs: VecDeque<Output>,
@@ -311,11 +313,18 @@ impl Member {
             serving: false,
             epoch_seen: Epoch(0),
             diverged: false,
+            broken: Broken::default(),
             abandoned: Vec::new(),
             outputs: VecDeque::new(),
         };
         member.settle(now);
         member
+    }
+
+    /// Switches a rule off, to show that this is noticed.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn break_rule(&mut self, rule: Option<Rule>) {
+        self.broken = Broken::rule(rule);
     }
 
     /// The next thing to do; `None` when all is done.
@@ -479,10 +488,11 @@ impl Member {
         if !matches!(self.role, Role::Settling) {
             return;
         }
-        if !self.positions.is_flushed() {
+        let hasty = self.broken.is(Rule::VoteWithUnflushedTail);
+        if !self.positions.is_flushed() && !hasty {
             return self.flush();
         }
-        if self.storage.flusher.is_none() {
+        if self.storage.flusher.is_none() && !hasty {
             return;
         }
         self.role = Role::Looking;
@@ -693,7 +703,7 @@ impl Member {
     }
 
     fn serve_from(&mut self, zxid: Zxid) {
-        if self.positions.applied() >= zxid {
+        if self.positions.applied() >= zxid || self.broken.is(Rule::ServedBeforeApplied) {
             self.serve();
         } else {
             self.serve_at = Some(zxid);

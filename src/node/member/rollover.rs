@@ -43,7 +43,7 @@ impl Member {
             Summary { accepted: accepted.max(self.epoch_seen), current, last: self.positions.appended() };
         let Role::Leading(leading) = &mut self.role else { return };
         let next = Leader::new(now, self.options.me, self.electorate.clone(), self.options.limits, mine);
-        leading.leader = next.after(&leading.leader);
+        leading.leader = next.after(&leading.leader).breaking(self.broken);
         leading.began_at = mine.last;
         for (link, id) in again {
             self.lead_input(now, Input::Joined { link, id, accepted, zabra: true });
@@ -81,7 +81,7 @@ impl Member {
             return;
         }
         assert!(self.positions.is_flushed(), "held until it is");
-        let mut next = Learner::new(now, self.options.limits, start);
+        let mut next = Learner::new(now, self.options.limits, start).breaking(self.broken);
         // It has said who it is.
         let opened = next.handle(now, learner::Input::Opened);
         assert!(

@@ -13,7 +13,7 @@ use crate::storage::log::{LogOptions, RegionKind};
 use crate::storage::snapshot::Retention;
 use crate::tree::TreeOptions;
 use crate::wire::quorum_config::QuorumConfig;
-use crate::zab::Limits;
+use crate::zab::{Limits, Rule};
 
 /// Longest group of requests that becomes one group of the log.
 pub(super) const GROUP_REQUESTS_MAX: u64 = 8;
@@ -25,11 +25,13 @@ const PAYLOAD_BYTES_MAX: usize = 4 << 10;
 pub struct SimOptions {
     /// Virtual time with faults, ms.
     pub safety_ms: u64,
+    /// The mistake.
+    pub rule: Option<Rule>,
 }
 
 impl Default for SimOptions {
     fn default() -> SimOptions {
-        SimOptions { safety_ms: 20_000 }
+        SimOptions { safety_ms: 20_000, rule: None }
     }
 }
 
@@ -213,7 +215,7 @@ impl Setup {
         }
     }
 
-    pub(super) fn recover_options(&self, index: usize, seed: u64) -> RecoverOptions {
+    pub(super) fn recover_options(&self, index: usize, seed: u64, replay: Replay) -> RecoverOptions {
         RecoverOptions {
             tree: self.tree_options(),
             log: LogOptions {
@@ -222,7 +224,7 @@ impl Setup {
                 ..LogOptions::default()
             },
             server_id: Setup::server_id(index),
-            replay: Replay::Committed,
+            replay,
             seed,
         }
     }

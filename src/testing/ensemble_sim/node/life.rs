@@ -11,11 +11,12 @@ use super::{Desk, Process};
 use crate::base::{MonoMs, Zxid};
 use crate::node::member::{Member, MemberStorage};
 use crate::node::recover::RecoverShell;
-use crate::node::{RecoverError, RecoveredNode, recover};
+use crate::node::{RecoverError, RecoveredNode, Replay, recover};
 use crate::session::Tracker;
 use crate::storage::log::Log;
 use crate::storage::vfs::Vfs;
 use crate::testing::sim_disk::{Everything, Nothing, Random};
+use crate::zab::Rule;
 
 /// Room on a disk that is not squeezed, bytes.
 pub(in super::super) const CAPACITY: u64 = 1 << 30;
@@ -44,7 +45,9 @@ impl World {
         }
         machine.disk.set_capacity(CAPACITY);
         let vfs: Arc<dyn Vfs> = Arc::new(machine.disk.clone());
-        let options = self.setup.recover_options(node, self.rng.next_u64());
+        let hasty = self.options.rule == Some(Rule::TailAppliedAtStart);
+        let replay = if hasty { Replay::All } else { Replay::Committed };
+        let options = self.setup.recover_options(node, self.rng.next_u64(), replay);
         let recovered = recover(&vfs, &Setup::places(), &options, &RecoverShell::quiet());
         if self.nodes[node].disk.has_crashed() {
             drop(recovered);
@@ -91,7 +94,8 @@ impl World {
         let inc = self.nodes[node].inc;
         let storage =
             MemberStorage { appender, flusher, reader: reader.clone(), dir, snapshots: snapshots.clone() };
-        let member = Member::new(now, self.setup.member_options(node), storage, committed);
+        let mut member = Member::new(now, self.setup.member_options(node), storage, committed);
+        member.break_rule(self.options.rule);
         let process = Box::new(Process {
             member,
             desk: Desk {

@@ -15,6 +15,7 @@ use crate::tree::{Fired, Outcome};
 use crate::wire::OpCode;
 use crate::wire::quorum_payload::{ForwardedRequest, Touch};
 use crate::wire::txn::Proposal;
+use crate::zab::Rule;
 
 /// Bytes of one request's transaction at most, about.
 const REQUEST_BYTES_MAX: usize = 3 << 10;
@@ -329,7 +330,7 @@ impl World {
             Message::Sync { cxid } => {
                 held.pending.push_back(Pending { cxid, waits: Waits::Sync, done: None });
                 let session = held.session;
-                held.syncing = true;
+                held.syncing = self.options.rule != Some(Rule::SyncOvertaken);
                 process.syncs.push_back(conn);
                 if process.leads() {
                     process.member.sync(now);
@@ -339,6 +340,10 @@ impl World {
                 }
             }
             Message::Gone => {
+                let session = held.session;
+                if process.leads() && self.options.rule == Some(Rule::OwnerForgotten) {
+                    process.desk.sessions.disconnect(session, conn);
+                }
                 // The session stays this connection's at the leader until another takes it: one that nobody owns would fall to a request of
                 // the session's that was held up on the way.
                 self.drop_conn(process, conn, false);

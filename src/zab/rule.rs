@@ -1,0 +1,96 @@
+//! Mistakes that the machines can be told to make, so that a test can show that each is caught. Outside tests there is nothing to tell.
+
+/// A rule that can be switched off; named by the mistake. R numbers: `docs/zab.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// R1: the epoch is entered, and NEWLEADER acknowledged, before the history is durable (ZOOKEEPER-3911, -4643, -4646).
+    EpochBeforeHistory,
+    /// R1, R4: a follower acknowledges proposals before they are durable (ZOOKEEPER-4646, -4785).
+    AckBeforeFlush,
+    /// R4: a learner applies what came before NEWLEADER without waiting for UPTODATE (ZOOKEEPER-1549).
+    AppliedBeforeUpToDate,
+    /// R4: a start applies the tail that nobody is known to have committed (ZOOKEEPER-1549, -4837, -1558).
+    TailAppliedAtStart,
+    /// R8: a learner follows a leader of an epoch below the one it has promised.
+    StaleEpochFollowed,
+    /// R8: a promise is told and not stored (ZOOKEEPER-2307, -335).
+    PromiseNotStored,
+    /// R6: what the leader lacks is left in the learner's log (ZOOKEEPER-1154, -2845).
+    DiffWithoutTrunc,
+    /// R2: a hole in what the leader sends is not noticed (ZOOKEEPER-2099, -4925, -2418).
+    GapNotNoticed,
+    /// R7: a received state counts before it is on the disk (ZOOKEEPER-2872, -3642).
+    StateNotInstalled,
+    /// L4: a leader commits what only its own disk has.
+    CommitByLeaderAlone,
+    /// L4: a leader counts its own disk before the flush.
+    LeaderCountsUnflushed,
+    /// L3: a leader is established before a quorum has its history.
+    EstablishedWithoutQuorum,
+    /// L2: a leader goes on although a learner has more.
+    AheadIgnored,
+    /// L7, R14: a leader without a quorum stays.
+    LeaderStays,
+    /// M3: a server says of itself in an election what a crash may take back.
+    VoteWithUnflushedTail,
+    /// A sync is answered without asking a quorum whether this server still leads.
+    SyncUnconfirmed,
+    /// R4: a leader serves before it has applied what it began with (ZOOKEEPER-4503).
+    ServedBeforeApplied,
+    /// The shell: writes behind a sync overtake it.
+    SyncOvertaken,
+    /// The shell: a leader forgets whose a session is when its client leaves, and a request held up on the way takes it.
+    OwnerForgotten,
+}
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Rule; 19] = [
+        Rule::EpochBeforeHistory,
+        Rule::AckBeforeFlush,
+        Rule::AppliedBeforeUpToDate,
+        Rule::TailAppliedAtStart,
+        Rule::StaleEpochFollowed,
+        Rule::PromiseNotStored,
+        Rule::DiffWithoutTrunc,
+        Rule::GapNotNoticed,
+        Rule::StateNotInstalled,
+        Rule::CommitByLeaderAlone,
+        Rule::LeaderCountsUnflushed,
+        Rule::EstablishedWithoutQuorum,
+        Rule::AheadIgnored,
+        Rule::LeaderStays,
+        Rule::VoteWithUnflushedTail,
+        Rule::SyncUnconfirmed,
+        Rule::ServedBeforeApplied,
+        Rule::SyncOvertaken,
+        Rule::OwnerForgotten,
+    ];
+}
+
+/// Which rule is switched off.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Broken(#[cfg(any(test, feature = "testing"))] Option<Rule>);
+
+impl Broken {
+    /// One.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub const fn rule(rule: Option<Rule>) -> Broken {
+        Broken(rule)
+    }
+
+    /// Is it this one? Never outside tests.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn is(self, rule: Rule) -> bool {
+        self.0 == Some(rule)
+    }
+
+    /// Is it this one? Never outside tests.
+    #[cfg(not(any(test, feature = "testing")))]
+    #[must_use]
+    pub const fn is(self, _: Rule) -> bool {
+        false
+    }
+}
