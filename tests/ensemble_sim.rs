@@ -49,7 +49,34 @@ fn number_from_env(name: &str) -> Option<u64> {
 fn fixed_seeds_have_one_history_and_go_where_they_should() {
     let counts = run_all(&(0..FIXED_SEEDS).collect::<Vec<_>>());
     println!("{counts:#?}");
-    assert!(counts.steps > 0);
+    let met = [
+        ("starts", counts.starts, 200),
+        ("starts with a tail that is not known to be committed", counts.starts_with_tail, 100),
+        ("leaders", counts.leaders, 100),
+        ("learners", counts.learners, 200),
+        ("committed", counts.committed, 20_000),
+        ("acknowledged", counts.acknowledged, 15_000),
+        ("unknown outcomes that were committed", counts.unknown_committed, 500),
+        ("reads", counts.reads, 5_000),
+        ("syncs", counts.synced_reads, 2_000),
+        ("moves", counts.moves, 200),
+        ("cut logs", counts.truncated, 5),
+        ("received states", counts.snaps, 10),
+        ("snapshots", counts.snapshots, 500),
+        ("purged segments", counts.purged, 300),
+        ("kills", counts.kills, 50),
+        ("power cuts", counts.power_cuts, 30),
+        ("power cuts of all", counts.blackouts, 3),
+        ("disks that crashed in the middle", counts.torn, 30),
+        ("clean stops", counts.clean_stops, 20),
+        ("pauses", counts.pauses, 50),
+        ("partitions", counts.partitions, 50),
+        ("resets", counts.resets, 10),
+        ("full disks", counts.full_disks, 20),
+    ];
+    for (what, count, least) in met {
+        assert!(count >= least, "{what}: {count}, expected at least {least}");
+    }
 }
 
 /// `ZABRA_SEED` is where they start; without it nobody has seen them before.

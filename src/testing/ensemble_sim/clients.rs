@@ -160,7 +160,6 @@ impl World {
         let client = &mut self.clients[index];
         (client.conn, client.live, client.content_at) = (Some((node, inc, conn)), false, now);
         let message = Message::Open { session: client.session, timeout_ms, last: client.last };
-        self.counts.moves += u64::from(client.session.is_some());
         self.open_conn(node, index, conn);
         self.say(node, conn, message);
         0
@@ -238,7 +237,9 @@ impl World {
         let now = self.now;
         let client = &mut self.clients[index];
         if client.conn.is_some_and(|(_, _, mine)| mine == conn) {
-            if client.session != Some(session) {
+            if client.session == Some(session) {
+                self.counts.moves += 1;
+            } else {
                 client.cxid = 0;
             }
             (client.session, client.live, client.content_at) = (Some(session), true, now);

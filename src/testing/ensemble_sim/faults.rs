@@ -210,6 +210,7 @@ impl World {
         self.calm = true;
         self.note(|| "everything is healed".to_owned());
         self.net.heal();
+        // Pauses last as long as they do: what was put off is put off until then.
         let (now, flush_ms) = (self.now, self.setup.flush_ms);
         for node in 0..self.nodes.len() {
             let machine = &mut self.nodes[node];
@@ -217,7 +218,6 @@ impl World {
             machine.disk.crash_at(u64::MAX);
             machine.flush_ms = flush_ms;
             machine.clock.change(now, 1_000, 0);
-            machine.paused_until = machine.paused_until.min(now + 10);
             if !machine.is_running() {
                 let inc = machine.inc;
                 self.at(10, Event::Start { node, inc });
