@@ -427,6 +427,7 @@ impl Leader {
         if let Some(epoch) = epoch
             && accepted > epoch
             && voter
+            && !self.broken.is(Rule::StaleEpochFollowed)
         {
             // It would refuse this epoch for good, and be missing from then on.
             return self.give_up(GiveUpReason::LaterEpoch(id, accepted));

@@ -1,6 +1,6 @@
 //! Mistakes that the machines can be told to make, so that a test can show that each is caught. Outside tests there is nothing to tell.
 
-/// A rule that can be switched off; named by the mistake. R numbers: `docs/zab.md`.
+/// A rule that can be switched off; named by the mistake. What each stands for: `docs/zab.md` §9.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// R1: the epoch is entered, and NEWLEADER acknowledged, before the history is durable (ZOOKEEPER-3911, -4643, -4646).
@@ -11,7 +11,7 @@ pub enum Rule {
     AppliedBeforeUpToDate,
     /// R4: a start applies the tail that nobody is known to have committed (ZOOKEEPER-1549, -4837, -1558).
     TailAppliedAtStart,
-    /// R8: a learner follows a leader of an epoch below the one it has promised.
+    /// R8: a learner follows a leader of an epoch below the one it has promised, and that leader takes it.
     StaleEpochFollowed,
     /// R8: a promise is told and not stored (ZOOKEEPER-2307, -335).
     PromiseNotStored,
