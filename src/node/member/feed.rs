@@ -9,8 +9,8 @@ use crate::node::SharedTree;
 use crate::node::snap_stream::SnapSource;
 use crate::storage::log::{Group, LogError, LogReader};
 use crate::wire::quorum::{PacketKind, QuorumPacket, put_packet};
+use crate::zab::LinkId;
 use crate::zab::leader::Input;
-use crate::zab::{LinkId, Rule};
 
 /// Bytes put on a link in one turn: others get theirs in between.
 const TURN_BYTES: usize = 256 << 10;
@@ -166,10 +166,6 @@ impl Member {
         }
         feed_from_log(feed, out, &self.storage.reader, &self.recent, &view)?;
         let limit = feed.limit(&view);
-        if self.broken.is(Rule::GapNotNoticed) {
-            // Handed over to the broadcast before it has come so far.
-            feed.sent = feed.sent.max(limit);
-        }
         if feed.sent < limit {
             return Ok(true);
         }
