@@ -18,7 +18,7 @@ const FIXED_SEEDS: u64 = 24;
 const FRESH_SEEDS: u64 = 12;
 
 /// Within so many seeds each mistake must be caught.
-const RULE_SEEDS_MAX: u64 = 100;
+const RULE_SEEDS_MAX: u64 = 300;
 
 /// Runs all `seeds` on all cores; panics at the first failure with its trace and how to run it again.
 fn run_all(seeds: &[u64]) -> SimCounts {

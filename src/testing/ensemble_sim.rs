@@ -226,7 +226,6 @@ impl World {
     }
 
     fn run(&mut self) -> Result<(), Violation> {
-        self.note(|| String::new());
         let text = format!("{:?}", self.setup);
         self.note(|| text);
         for node in 0..self.nodes.len() {

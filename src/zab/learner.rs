@@ -417,7 +417,8 @@ impl Learner {
         let same_epoch = zxid.epoch() == last.epoch() && zxid.counter() > 0 && zxid.0 == last.0 + 1;
         let later_epoch = zxid.epoch() > last.epoch() && zxid.epoch() <= self.epoch && zxid.counter() == 1;
         let unchecked = self.broken.is(Rule::GapNotNoticed) || self.broken.is(Rule::DiffWithoutTrunc);
-        if !same_epoch && !later_epoch && !(unchecked && zxid > last) {
+        let follows = same_epoch || later_epoch || (unchecked && zxid > last);
+        if !follows {
             return Err(LearnerError::Gap { last, found: zxid });
         }
         if self.stage > Stage::History && zxid.epoch() != self.epoch {

@@ -127,7 +127,8 @@ impl Member {
     }
 
     fn sync_for(&mut self, now: MonoMs, from: Option<LinkId>) {
-        let after = self.positions.appended();
+        let hasty = self.broken.is(Rule::SyncUnconfirmed);
+        let after = if hasty { self.positions.committed() } else { self.positions.appended() };
         let Role::Leading(leading) = &mut self.role else { return };
         leading.syncs.push_back(Sync { token: leading.leader.ask_token(), after, from });
         self.lead_input(now, Input::Ask);

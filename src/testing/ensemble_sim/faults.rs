@@ -144,8 +144,8 @@ impl World {
             return;
         }
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
-            self.net.set_cut(node, peer, left % 2 == 0);
-            self.net.set_cut(peer, node, left % 2 == 0 && left % 3 != 0);
+            self.net.set_cut(node, peer, left.is_multiple_of(2));
+            self.net.set_cut(peer, node, left.is_multiple_of(2) && !left.is_multiple_of(3));
         }
         let delay = 20 + self.rng.below(300);
         self.at(delay, Event::Relief(Relief::Flap { node, left: left - 1, number }));
