@@ -28,7 +28,8 @@ pub enum Rule {
     LeaderCountsUnflushed,
     /// L3: a leader is established before a quorum has its history.
     EstablishedWithoutQuorum,
-    /// L2: a leader goes on although a learner has more.
+    /// L2: a leader goes on although a learner has more. Not in [`Rule::ALL`]: the election hardly ever chooses such a leader, and few random
+    /// schedules notice.
     AheadIgnored,
     /// L7, R14: a leader without a quorum stays.
     LeaderStays,
@@ -46,7 +47,7 @@ pub enum Rule {
 
 impl Rule {
     /// Those that random schedules are known to notice.
-    pub const ALL: [Rule; 18] = [
+    pub const ALL: [Rule; 17] = [
         Rule::EpochBeforeHistory,
         Rule::AckBeforeFlush,
         Rule::AppliedBeforeUpToDate,
@@ -58,7 +59,6 @@ impl Rule {
         Rule::CommitByLeaderAlone,
         Rule::LeaderCountsUnflushed,
         Rule::EstablishedWithoutQuorum,
-        Rule::AheadIgnored,
         Rule::LeaderStays,
         Rule::VoteWithUnflushedTail,
         Rule::SyncUnconfirmed,
