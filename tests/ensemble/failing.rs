@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, LIMIT, wait_until};
 use crate::common::calls::err;
-use crate::common::client::{Received, create_body, op};
-use crate::common::jute::Acl;
+use crate::common::client::{Received, create_body, op, read_body};
+use crate::common::jute::{Acl, Writer};
 use crate::load::{Load, assert_all_have};
 
 /// Another node leads within this after the leader's process has died: its closed connections say so.
@@ -56,6 +56,7 @@ fn a_paused_leader_is_replaced_and_steps_down_when_it_goes_on() {
     for n in 0..TRIES {
         let leader = cluster.wait_leader(LIMIT);
         let mut old = cluster.node(leader).connect();
+        let mut reader = cluster.node(leader).connect();
         let began = Instant::now();
         cluster.pause(leader);
         // It will find this when it goes on.
@@ -63,14 +64,18 @@ fn a_paused_leader_is_replaced_and_steps_down_when_it_goes_on() {
         let xid = old.take_xid();
         old.send(xid, op::CREATE, &create_body(&unsaid, Some(unsaid.as_bytes()), &Acl::open(), 0))
             .expect("sent");
+        let (sync, get) = (reader.take_xid(), reader.take_xid());
+        reader.send(sync, op::SYNC, &Writer::new().string("/").done()).expect("sent");
+        let path = format!("/after{n}");
+        reader.send(get, op::GET_DATA, &read_body(&path, false)).expect("sent");
         let next = cluster.wait_leader_but(leader, LIMIT);
         let mut conn = cluster.node(next).connect();
-        let path = format!("/after{n}");
         assert_eq!(conn.create(&path, path.as_bytes(), 0), Ok(err::OK));
         took.push(began.elapsed());
         acknowledged.push(path.clone());
         cluster.resume(leader);
         assert_eq!(old.receive(LIMIT), Received::Closed, "a leader of the past answers nobody");
+        assert_eq!(reader.receive(LIMIT), Received::Closed, "what it has is old, and it was asked to sync");
         cluster.wait_serving(&[leader]);
         assert_eq!(cluster.node(leader).mode().as_deref(), Some("follower"));
         let mut back = cluster.node(leader).connect();

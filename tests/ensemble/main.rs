@@ -1,7 +1,7 @@
 //! Ensembles of real processes: forming, failing over, catching up, sessions that move, and storms, seen by clients.
 //!
 //! All of it takes less than a minute and a half on two cores. `ZABRA_STORM_SECONDS` (20 without it) makes the storms longer,
-//! `ZABRA_STORM_SEED` repeats the decisions of one; `ZABRA_KEEP_DATA=1` keeps the directories of a failing test.
+//! `ZABRA_SEED` repeats the decisions of one; `ZABRA_KEEP_DATA=1` keeps the directories of a failing test.
 //!
 //! 1. Every test starts its own ensemble on ports and directories of its own, and leaves nothing behind.
 //! 2. What a client was told is compared with what every node says afterwards; nothing is taken from the servers' own accounts but who leads

@@ -136,7 +136,7 @@ fn a_follower_whose_connections_flap_slows_nobody_for_long() {
 #[test]
 fn random_cuts_lose_nothing() {
     let seed = crate::storm::seed();
-    println!("ZABRA_STORM_SEED={seed}");
+    println!("ZABRA_SEED={seed}");
     let (mut rng, time) = (Rng::new(seed), crate::storm::storm_time() / 2);
     let cluster = Cluster::new(3, 0).with_wires().started();
     let load = Load::start(&cluster, 4, 2);

@@ -10,6 +10,9 @@ use crate::common::jute::Reader;
 /// Between half a tick of the clients here and what they can get.
 const SHORT_MS: i32 = 1_000;
 
+/// Error code of a write whose session is on another node by now.
+const SESSION_MOVED: i32 = -118;
+
 /// A session of ten seconds with an ephemeral node.
 fn with_ephemeral(cluster: &Cluster, id: usize, path: &str) -> (Conn, Session) {
     let (mut conn, connected) = cluster.node(id).connect_with(&ConnectRequest::new(10_000));
@@ -48,8 +51,9 @@ fn a_session_moves_with_its_ephemeral_nodes_and_ends_when_it_is_closed() {
     }
     assert_eq!(conn.create("/mine-too", b"", EPHEMERAL), Ok(err::OK));
     for conn in &mut before {
-        // What it had is with another connection now.
-        let _ = conn.set("/mine", b"old", -1);
+        // What it had is with another connection now: it is told so, or closed.
+        let refused = conn.set("/mine", b"old", -1);
+        assert!(matches!(refused, Ok(SESSION_MOVED) | Err(_)), "{refused:?}");
     }
     assert_eq!(conn.get("/mine"), Ok(Some(b"here".to_vec())));
     assert_eq!(close(&mut conn), err::OK);
@@ -194,4 +198,42 @@ fn writes_of_one_client_through_a_follower_keep_their_order() {
             assert_eq!(data, Some(seen.to_string().as_bytes()), "the read behind write {write}");
         }
     }
+}
+
+#[test]
+fn many_sessions_move_at_once_from_node_to_node_and_none_is_lost() {
+    let mut cluster = Cluster::new(3, 0).started();
+    let mut at = cluster.follower();
+    let many: Vec<(Conn, Session)> =
+        (0..150).map(|n| with_ephemeral(&cluster, at, &format!("/mine{n}"))).collect();
+    let sessions: Vec<Session> = many.iter().map(|(_, session)| session.clone()).collect();
+    // Away from a follower, from a leader, and from whoever it is then.
+    for _ in 0..3 {
+        cluster.kill(at);
+        let others = cluster.others(at);
+        cluster.wait_serving(&others);
+        let connect = |(n, session): (usize, &Session)| {
+            let (mut conn, connected) = cluster.node(others[n % 2]).resume(session, 10_000);
+            assert_eq!(connected.session, *session, "session {n}");
+            assert_eq!(conn.get(&format!("/mine{n}")), Ok(Some(b"here".to_vec())));
+            assert_eq!(conn.set(&format!("/mine{n}"), b"here", -1), Ok(err::OK));
+            conn
+        };
+        let parts: Vec<_> = sessions.iter().enumerate().collect();
+        let conns: Vec<Conn> = std::thread::scope(|scope| {
+            let threads: Vec<_> = parts
+                .chunks(40)
+                .map(|part| scope.spawn(|| part.iter().copied().map(connect).collect::<Vec<_>>()))
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("no failure")).collect()
+        });
+        assert_eq!(conns.len(), sessions.len());
+        cluster.start(at);
+        cluster.wait_all_serve();
+        at = cluster.wait_leader(LIMIT);
+    }
+    let mut look = cluster.node(cluster.follower()).connect();
+    assert_eq!(look.sync("/"), Ok(err::OK));
+    let names = look.children("/").expect("an answer");
+    assert_eq!(names.iter().filter(|name| name.starts_with("mine")).count(), sessions.len());
 }

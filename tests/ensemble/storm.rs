@@ -15,7 +15,7 @@ pub(crate) fn storm_time() -> Duration {
 
 /// Where the decisions of storms come from.
 pub(crate) fn seed() -> u64 {
-    let given = std::env::var("ZABRA_STORM_SEED").ok().and_then(|s| s.parse().ok());
+    let given = std::env::var("ZABRA_SEED").ok().and_then(|s| s.parse().ok());
     given.unwrap_or_else(|| u64::from(std::process::id()))
 }
 
@@ -66,7 +66,7 @@ fn heal(cluster: &mut Cluster) {
 }
 
 fn storm(voters: usize, observers: usize, time: Duration, seed: u64) {
-    println!("ZABRA_STORM_SEED={seed}");
+    println!("ZABRA_SEED={seed}");
     let mut rng = Rng::new(seed);
     // Small snapshots and segments, so that all ways of catching up come along.
     let mut cluster = Cluster::new(voters, observers)
