@@ -12,3 +12,4 @@ pub mod log_model;
 pub mod node_sim;
 pub mod sim_disk;
 pub mod world;
+pub mod zab_model;

@@ -186,7 +186,7 @@ pub enum GiveUpReason {
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Leader {
     me: ServerId,
     electorate: Electorate,
@@ -212,7 +212,7 @@ pub struct Leader {
     outputs: VecDeque<Output>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Phase {
     /// Waiting for a quorum to join.
     Joining,
@@ -230,7 +230,7 @@ enum Phase {
     Over,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Stage {
     Joined,
     /// LEADERINFO was sent.
@@ -247,7 +247,7 @@ enum Stage {
     UpToDate,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Peer {
     id: ServerId,
     voter: bool,
@@ -262,7 +262,7 @@ struct Peer {
 }
 
 /// Pings, and who asked whether this server leads.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pings {
     /// Of the last round.
     token: u64,
@@ -414,6 +414,29 @@ impl Leader {
     /// Who has joined, by link: id, whether it votes, and whether it is in step.
     pub fn learners(&self) -> impl Iterator<Item = (LinkId, ServerId, bool, bool)> + '_ {
         self.links.iter().map(|(link, peer)| (*link, peer.id, peer.voter, peer.stage >= Stage::Synchronised))
+    }
+
+    /// What the machine's next steps depend on, times and pings aside: by this a search knows a state again. `place` gives each server a number
+    /// below 64; `links` are those there may be, in the order in which they are to count.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn fingerprint(
+        &self,
+        place: impl Fn(ServerId) -> u32,
+        links: impl Iterator<Item = LinkId>,
+        into: &mut impl std::hash::Hasher,
+    ) {
+        use std::hash::Hash;
+        assert!(self.outputs.is_empty(), "drained after each input");
+        (self.phase, self.accepted_max, self.mine.current, self.mine.last).hash(into);
+        (self.proposed, self.durable, self.committed).hash(into);
+        self.promised.iter().fold(0, |set, id| set | 1_u64 << place(*id)).hash(into);
+        let mut known = 0;
+        for link in links {
+            let peer = self.links.get(&link);
+            known += usize::from(peer.is_some());
+            peer.map(|peer| (peer.stage, peer.acked)).hash(into);
+        }
+        assert_eq!(known, self.links.len(), "no link is left out");
     }
 
     // --- Discovery ---

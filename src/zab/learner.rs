@@ -175,7 +175,7 @@ pub struct Start {
     pub voter: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Stage {
     Connecting,
     Asked,
@@ -195,7 +195,7 @@ enum Stage {
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Learner {
     limits: Limits,
     start: Start,
@@ -328,6 +328,17 @@ impl Learner {
     #[must_use]
     pub fn is_catching_up(&self) -> bool {
         self.stage >= Stage::Promised && self.stage < Stage::InStep
+    }
+
+    /// What the machine's next steps depend on, times aside: by this a search knows a state again.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn fingerprint(&self, into: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        assert!(self.outputs.is_empty(), "drained after each input");
+        let Start { accepted, current, committed, .. } = self.start;
+        (accepted, current, committed, self.stage, self.epoch).hash(into);
+        (self.last, self.last_of_earlier, self.history_last).hash(into);
+        (self.durable, self.committed, self.acked).hash(into);
     }
 
     fn advance(&mut self, what: &'static str, from: Stage, to: Stage) -> Result<(), LearnerError> {
