@@ -29,6 +29,10 @@ use crate::wire::quorum_config::{ANY_HOST, HostPort};
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// A peer that is to connect back is asked so often in short intervals, which grow by this much each.
+const QUICK_ASKS: u32 = 4;
+const ASK_PAUSE: Duration = Duration::from_millis(5);
+
 /// A connection this old was a good one, even if nothing was said.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
@@ -204,7 +208,7 @@ impl Peer {
     async fn search(&mut self, mut search: Search) -> Option<TcpStream> {
         let dials = self.context.me > self.link.id;
         let mut attempt: Option<Attempt> = None;
-        let mut again = false;
+        let (mut again, mut asks) = (false, 0);
         loop {
             let orders = self.link.take_orders();
             let Orders { incoming, call_back, connect_now, removed } = orders;
@@ -243,7 +247,9 @@ impl Peer {
                     drop(asked);
                     // It connects back, or it does not.
                     let _ = search.down_at.get_or_insert(Instant::now() + REPLACE_WAIT);
-                    self.next_pause().max(REPLACE_WAIT)
+                    asks += 1;
+                    // A process that ends takes connections for a moment longer: the next attempt is refused, and then it is known to be gone.
+                    if asks <= QUICK_ASKS { ASK_PAUSE * asks } else { self.next_pause().max(REPLACE_WAIT) }
                 }
                 Err(error) => {
                     tracing::debug!(peer = self.link.id.0, %error, "no election connection");
