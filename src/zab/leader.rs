@@ -207,6 +207,8 @@ pub struct Leader {
     undurable_since: Option<MonoMs>,
     /// Since when there is no quorum.
     quorum_lost_since: Option<MonoMs>,
+    /// When there was one, as far as anybody looked.
+    quorum_seen: MonoMs,
     pings: Pings,
     broken: Broken,
     outputs: VecDeque<Output>,
@@ -305,6 +307,7 @@ impl Leader {
             committed: mine.last,
             undurable_since: None,
             quorum_lost_since: None,
+            quorum_seen: now,
             pings,
             broken: Broken::default(),
             outputs: VecDeque::new(),
@@ -825,13 +828,14 @@ impl Leader {
         drops.into_iter().for_each(|(link, why)| self.drop_link(link, why));
     }
 
-    /// L7. A follower that lost its connection for a moment may come back.
+    /// L7. A follower that lost its connection for a moment may come back; but a leader that looks again after a pause knows how long it has not
+    /// looked.
     fn check_quorum(&mut self, now: MonoMs) {
         if !self.is_established() || self.electorate.contains_quorum(&self.in_step(|_| true)) {
-            self.quorum_lost_since = None;
+            (self.quorum_lost_since, self.quorum_seen) = (None, now);
             return;
         }
-        let since = *self.quorum_lost_since.get_or_insert(now);
+        let since = *self.quorum_lost_since.get_or_insert(self.quorum_seen);
         if now.since(since) >= self.limits.liveness_ms && !self.broken.is(Rule::LeaderStays) {
             self.give_up(GiveUpReason::QuorumLost(now.since(since)));
         }

@@ -127,7 +127,7 @@ pub enum Output {
         /// Whose port.
         to: ServerId,
     },
-    /// Close the connection, once what waits for it is sent if that is possible at once. Nothing more is heard of it.
+    /// Close the connection. Nothing more is heard of it, and nothing more sent.
     Close {
         /// Which.
         link: LinkId,
@@ -650,6 +650,17 @@ impl Member {
         self.end_role();
         self.role = Role::Failed;
         self.outputs.push_back(Output::Failed(error));
+    }
+
+    /// Writes down how far the log is committed: a start applies as much without waiting for a leader. Costs two flushes of the superblock, if
+    /// there is news.
+    pub fn note_committed(&mut self) {
+        if matches!(self.role, Role::Failed) || self.is_receiving_state() {
+            return;
+        }
+        if let Err(error) = self.storage.dir.note_committed(self.positions.applied()) {
+            self.fail(error.into());
+        }
     }
 
     /// Notes down durably where the log ends and how far it is committed. For a clean stop, when nothing is called any more.

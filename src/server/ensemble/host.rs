@@ -11,6 +11,7 @@ use crate::node::member::Host;
 use crate::server::Shared;
 use crate::server::commit::{Learner, Write};
 use crate::server::conn::REFUSED;
+use crate::session::SessionFault;
 use crate::wire::OpCode;
 use crate::wire::quorum::{self, AuthId};
 use crate::wire::quorum_payload::{ForwardedRequest, Touch};
@@ -18,6 +19,9 @@ use crate::zab::LinkId;
 
 /// Set in the id of an owner that is not a connection of a client but one with another member.
 const LINK_OWNER: u64 = 1 << 63;
+
+/// Owns no session.
+const NOBODY: ConnId = ConnId(u64::MAX);
 
 /// The owner of the sessions that are on the other side of `link`.
 pub(super) const fn owner_of(link: LinkId) -> ConnId {
@@ -77,6 +81,10 @@ impl Host for Clients<'_> {
             let timeout_ms = request.body.first_chunk::<4>().map_or(0, |bytes| i32::from_be_bytes(*bytes));
             self.shared.sessions.lock().adopt(request.session, timeout_ms, owner, self.now);
         }
+        // Judged by who has the session now: until it is prepared its client may have gone elsewhere, written there, and come back.
+        let moved = self.shared.sessions.lock().check(request.session, owner)
+            == Err(SessionFault::Moved(request.session));
+        let owner = if moved { NOBODY } else { owner };
         let learner = Learner { owner, ids: self.asker(link, ids) };
         let write = Write {
             session: request.session,

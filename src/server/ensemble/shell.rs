@@ -71,6 +71,9 @@ const MISSING_EVERY: Duration = Duration::from_secs(10);
 /// Without a leader for so long, and for a tick, clients may read; as long as ZooKeeper waits.
 const READ_ONLY_AFTER: Duration = Duration::from_secs(2);
 
+/// How often it is written down how far the log is committed, so that a start has less to wait for.
+const NOTE_COMMITTED_EVERY: Duration = Duration::from_secs(10);
+
 /// What a member is made of.
 #[derive(Debug)]
 pub(crate) struct MemberParts {
@@ -158,6 +161,8 @@ struct Shell {
     /// The tree is to be replaced, and kept as evidence.
     diverged_at: Option<Zxid>,
     figures_at: Instant,
+    /// When it was last written down how far the log is committed.
+    noted_at: Instant,
     /// Since when there has been no leader.
     looking_since: Instant,
     /// When it is said who is missing, if nobody is served then.
@@ -195,6 +200,7 @@ impl Shell {
             resumed: false,
             diverged_at: None,
             figures_at: Instant::now(),
+            noted_at: Instant::now(),
             looking_since: Instant::now(),
             missing_at: Instant::now() + MISSING_AFTER,
             shared,
@@ -402,9 +408,7 @@ impl Shell {
                 Output::Reconnect => self.election.reconnect(),
                 Output::Connect { link, to } => self.connect(link, to),
                 Output::Close { link, why } => {
-                    if let Some(socket) = self.sockets.remove(&link) {
-                        // What waits may be the answer to what ended it; nobody waits for it.
-                        let _ = socket.write(self.member.output(link));
+                    if self.sockets.remove(&link).is_some() {
                         tracing::info!(
                             link = link.0,
                             why = why.as_deref(),
@@ -737,12 +741,21 @@ impl Shell {
         }
     }
 
+    /// Now and then: a start goes up to there without asking anyone.
+    fn note_committed(&mut self) {
+        if self.noted_at.elapsed() >= NOTE_COMMITTED_EVERY {
+            self.noted_at = Instant::now();
+            self.member.note_committed();
+        }
+    }
+
     fn show_figures(&mut self) {
         let changed = ensemble(&self.shared).observe(self.member.peer_state(), self.shared.mono_now());
         if !changed && self.figures_at.elapsed() < FIGURES_EVERY {
             return;
         }
         self.look_after_looking();
+        self.note_committed();
         self.figures_at = Instant::now();
         let positions = self.member.positions();
         *ensemble(&self.shared).figures.lock() = Figures {
