@@ -24,6 +24,7 @@ mod drive;
 mod hash;
 pub mod invariants;
 mod links;
+mod messages;
 mod mutation;
 mod roots;
 mod search;

@@ -1,4 +1,4 @@
-//! What the machines decide, carried out: what a member does around them, one step at a time. The mutations are here.
+//! What the machines decide, carried out: what a member does around them, one step at a time. Mutations change that.
 
 use super::mutation::Mutation;
 use super::state::{DiskOp, Down, Follow, Link, NOW, Role, SLOTS, Txn, Up, World, id_of, link_id};
@@ -154,7 +154,7 @@ impl World {
         }
     }
 
-    fn ask_disk(&mut self, node: usize, op: DiskOp) {
+    pub(super) fn ask_disk(&mut self, node: usize, op: DiskOp) {
         if let Some(before) = self.nodes[node].op.take() {
             assert!(self.setup.mutation.is_some(), "one after the other");
             self.carry_out(node, before);
@@ -345,120 +345,5 @@ impl World {
                 self.send_up(link, Up::Ack(to));
             }
         }
-    }
-
-    // --- Messages ---
-
-    fn send_up(&mut self, id: LinkId, message: Up) {
-        if let Some(link) = self.link_mut(id).filter(|link| !link.leader_gone) {
-            link.up.push_back(message);
-        }
-    }
-
-    fn send_down(&mut self, id: LinkId, message: Down) {
-        if let Some(link) = self.link_mut(id) {
-            link.send_down(message);
-        }
-    }
-
-    /// The leader takes a message.
-    pub(super) fn take_up(&mut self, id: LinkId) {
-        let link = self.link_mut(id).expect("asked before");
-        let (node, from, message) = (link.leader, link.learner, link.up.pop_front().expect("asked before"));
-        let mut input = match message {
-            Up::Info(accepted) => leader::Input::Joined { link: id, id: id_of(from), accepted, zabra: true },
-            Up::AckEpoch(current, last) => leader::Input::AckEpoch { link: id, current, last },
-            Up::Ack(zxid) => leader::Input::Ack { link: id, zxid },
-        };
-        if self.is(Mutation::BehindIsIgnored)
-            && let leader::Input::AckEpoch { current: Some(current), .. } = &mut input
-        {
-            *current = Epoch(0);
-        }
-        self.lead(node, input);
-        if self.is(Mutation::AckOfAnotherZxid)
-            && let leader::Input::Ack { link, zxid } = input
-            && zxid.counter() == 0
-            && self.nodes[node].last().epoch() == zxid.epoch()
-        {
-            let proposed = self.nodes[node].last();
-            self.lead(node, leader::Input::Ack { link, zxid: proposed });
-        }
-    }
-
-    /// The learner takes a message.
-    pub(super) fn take_down(&mut self, id: LinkId) {
-        let link = self.link_mut(id).expect("asked before");
-        let (node, message) = (link.learner, link.down.pop_front().expect("asked before"));
-        let n = &mut self.nodes[node];
-        let Role::Following(follow) = &mut n.role else { panic!("its end is open") };
-        let input = match message {
-            Down::Info(epoch) => learner::Input::LeaderInfo { epoch, zabra: true },
-            Down::Diff(upto) => learner::Input::Diff { upto },
-            Down::Trunc(to) => learner::Input::Trunc { to },
-            Down::Snap(log) => {
-                let zxid = log.last().map(|txn| txn.zxid).unwrap_or_default();
-                self.learn(node, learner::Input::Snap { zxid });
-                if matches!(self.nodes[node].role, Role::Following(_)) {
-                    self.ask_disk(node, DiskOp::Install(log));
-                }
-                return;
-            }
-            Down::Proposal(txn) => {
-                n.log.push(txn);
-                learner::Input::Proposal(txn.zxid)
-            }
-            Down::Commit(zxid) => learner::Input::Commit(zxid),
-            Down::NewLeader(zxid) => {
-                follow.history_len = Some(n.log.len());
-                learner::Input::NewLeader(zxid)
-            }
-            Down::UpToDate => learner::Input::UpToDate,
-        };
-        self.learn(node, input);
-        self.learner_mistakes(node, input);
-    }
-
-    fn learner_mistakes(&mut self, node: usize, input: learner::Input) {
-        let (mutation, n) = (self.setup.mutation, &mut self.nodes[node]);
-        if !matches!(n.role, Role::Following(_)) {
-            return;
-        }
-        match (mutation, input) {
-            (Some(Mutation::AckBeforeHistory), learner::Input::NewLeader(_))
-            | (Some(Mutation::AckBeforeFlush), learner::Input::Proposal(_)) => {
-                let last = n.last();
-                self.learn(node, learner::Input::Durable(last));
-            }
-            (Some(Mutation::EpochBeforeHistory), learner::Input::NewLeader(zxid)) => {
-                if n.op.is_none() {
-                    self.ask_disk(node, DiskOp::Enter(zxid.epoch()));
-                }
-            }
-            (Some(Mutation::AppliedBeforeUpToDate), learner::Input::Commit(zxid)) => {
-                n.committed = n.committed.max(zxid);
-            }
-            _ => {}
-        }
-    }
-}
-
-impl Link {
-    fn send_down(&mut self, message: Down) {
-        if !self.learner_gone && !self.leader_gone {
-            self.down.push_back(message);
-        }
-    }
-
-    /// The leader's end is over: it takes nothing more.
-    pub(super) fn leader_goes(&mut self) {
-        (self.leader_gone, self.fed) = (true, false);
-        self.up.clear();
-    }
-
-    /// The learner's end is over: it takes nothing more.
-    pub(super) fn learner_goes(&mut self) {
-        self.learner_gone = true;
-        self.down.clear();
     }
 }

@@ -1,5 +1,8 @@
 //! Mistakes made again on purpose, in the steps around the machines: the search must find each.
 
+use super::state::{DiskOp, Role, World};
+use crate::zab::learner;
+
 /// One mistake. The rules are those of ZooKeeper's history: R1 order of synchronisation, R2 no holes, R3 and R4 what may be applied, R5 nothing survives an
 /// attachment, R6 the plan comes from history, R7 a state is whole, R8 epochs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,4 +70,28 @@ impl Mutation {
         Mutation::FedAfterAck,
         Mutation::LateAppend,
     ];
+}
+
+impl World {
+    /// Of a learner that has just taken a message.
+    pub(super) fn learner_mistakes(&mut self, node: usize, input: learner::Input) {
+        let (mutation, n) = (self.setup.mutation, &mut self.nodes[node]);
+        if !matches!(n.role, Role::Following(_)) {
+            return;
+        }
+        match (mutation, input) {
+            (Some(Mutation::AckBeforeHistory), learner::Input::NewLeader(_))
+            | (Some(Mutation::AckBeforeFlush), learner::Input::Proposal(_)) => {
+                let last = n.last();
+                self.learn(node, learner::Input::Durable(last));
+            }
+            (Some(Mutation::EpochBeforeHistory), learner::Input::NewLeader(zxid)) if n.op.is_none() => {
+                self.ask_disk(node, DiskOp::Enter(zxid.epoch()));
+            }
+            (Some(Mutation::AppliedBeforeUpToDate), learner::Input::Commit(zxid)) => {
+                n.committed = n.committed.max(zxid);
+            }
+            _ => {}
+        }
+    }
 }
