@@ -307,6 +307,13 @@ impl World {
         let (late_promise, n) = (self.is(Mutation::PromiseBeforeDurable), &mut self.nodes[node]);
         let Role::Following(follow) = &mut n.role else { panic!("it follows") };
         let link = follow.link;
+        let tells = matches!(output, Output::AckEpoch { .. } | Output::AckEntered(_) | Output::Ack { .. });
+        let promised_to_it = follow.learner.epoch() == Some(n.accepted);
+        if tells && !promised_to_it {
+            self.require(false, "V4", || format!("{output:?} to another than it is promised to"));
+        }
+        let n = &mut self.nodes[node];
+        let Role::Following(follow) = &mut n.role else { panic!("it follows") };
         match output {
             Output::Hello => {
                 let accepted = n.accepted;

@@ -3,7 +3,8 @@
 //! - V1 an epoch is established once, by one server.
 //! - V2 what is said to be committed is, from then on, in the durable log of a quorum.
 //! - V3 what anybody holds committed, and so what it applies, is a beginning of one history; an established leader has all of it.
-//! - V4 an epoch told, promised or acknowledged is durable with who tells it; a crash does not lose it.
+//! - V4 an epoch told, promised or acknowledged is durable with who tells it; a crash does not lose it. A learner
+//!   tells a leader something only while it is promised to that epoch and to no later one.
 //! - V5 current ≤ accepted; neither goes back; nothing is logged of an epoch that is not promised.
 //! - V6 history durable, then the epoch durable, then the ACK of NEWLEADER.
 //! - V7 nothing is taken for committed before UPTODATE, nothing is acknowledged before it is durable.

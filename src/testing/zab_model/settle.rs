@@ -32,14 +32,19 @@ impl World {
         }
         let stuck = !world.is_in_step();
         world.require(!stuck, "L", || format!("not in step after {ROUNDS_MAX} rounds"));
+        world.require_one_history("what is committed");
         if world.violation.is_none() {
             let leader = (0..NODES).find(|n| matches!(world.nodes[*n].role, Role::Leading(_)));
             world = world.after(Action::Propose(leader.expect("in step")));
             world.quiesce();
-            let all = world.nodes.iter().all(|n| n.log == world.chosen && n.applied_len() == n.log.len());
-            world.require(all, "L", || "a write is not with everybody".to_string());
+            world.require_one_history("a write");
         }
         world.violation.map_or(Ok(()), Err)
+    }
+
+    fn require_one_history(&mut self, what: &str) {
+        let all = self.nodes.iter().all(|n| n.log == self.chosen && n.applied_len() == n.log.len());
+        self.require(all, "L", || format!("{what} is not with everybody"));
     }
 
     /// Everything that is under way arrives, and disks do what they were asked for.
