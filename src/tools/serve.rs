@@ -49,7 +49,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     end_with_any_thread();
     raise_descriptor_limit(&mut loaded.config);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(workers) = loaded.config.workers {
+    if let Some(workers) = loaded.config.workers.or_else(|| beside_the_member(&loaded.config)) {
         runtime.worker_threads(workers);
     }
     let runtime = runtime.enable_all().thread_name("zabra-io").build().context("cannot start threads")?;
@@ -126,4 +126,11 @@ fn say_ready(server: &Server, data_dir: &str) {
     );
     // Not through the log: it must be there whatever the log level. In one piece: nobody reads half of it, and no other line gets into it.
     let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// In an ensemble one core is the member's, under load; `None` alone: one worker per core.
+fn beside_the_member(config: &Config) -> Option<usize> {
+    config.ensemble.as_ref()?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Some(cores.saturating_sub(1).max(1))
 }
