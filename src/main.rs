@@ -48,6 +48,8 @@ enum Command {
     Demo(tools::demo::DemoArgs),
     /// Load a server and report throughput and latency
     Bench(Box<tools::bench::BenchArgs>),
+    /// Show what each member of an ensemble has, and decide by hand whose history stays
+    Recover(tools::recover::RecoverArgs),
     /// Look into a transaction log
     #[command(subcommand, after_help = LOG_HELP)]
     Log(Inspect),
@@ -70,6 +72,9 @@ fn run(command: Command) -> anyhow::Result<Verdict> {
         Command::Serve(args) => tools::serve::run(&args).map(|()| Verdict::Fine),
         Command::Demo(args) => tools::demo::run(&args).map(|()| Verdict::Fine),
         Command::Bench(args) => tools::bench::run(*args).map(|()| Verdict::Fine),
+        Command::Recover(args) => {
+            tools::recover::run(&args, &mut io::BufWriter::new(io::stdout().lock())).map(|()| Verdict::Fine)
+        }
         Command::Log(what) => inspect(what, tools::log::dump, tools::log::verify),
         Command::Snapshot(what) => inspect(what, tools::snapshot::dump, tools::snapshot::verify),
     }

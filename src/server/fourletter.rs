@@ -122,8 +122,23 @@ fn run(word: Word, view: &dyn ServerView, mask: Option<i64>, out: &mut Text<'_>)
             }
         }
         Word::Hash => hash(view, out),
+        Word::Memb => member(view, out),
         Word::TelnetClose => {}
     }
+}
+
+/// How far this server is: what an administrator compares when something is wrong.
+fn member(view: &dyn ServerView, out: &mut Text<'_>) {
+    let quorum = view.quorum();
+    let mode = if view.serving() { view.mode().name() } else { "looking" };
+    out.line(format_args!("state\t{mode}"));
+    if let Some(figures) = &quorum {
+        out.line(format_args!("epoch_accepted\t{}", figures.epoch_accepted));
+        out.line(format_args!("epoch_current\t{}", figures.epoch_current));
+        out.line(format_args!("zxid_logged\t{}", figures.appended));
+        out.line(format_args!("zxid_committed\t{}", figures.committed));
+    }
+    out.line(format_args!("zxid_applied\t{}", view.last_zxid()));
 }
 
 fn stat(view: &dyn ServerView, with_clients: bool, out: &mut Text<'_>) {

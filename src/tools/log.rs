@@ -144,7 +144,7 @@ fn hints(dir: &Path) -> anyhow::Result<RecoveryHints> {
 }
 
 /// `None` without a superblock that a start would take: what is wrong with it, [`check_superblock`] says.
-fn stored_hints(dir: &Path) -> anyhow::Result<Option<RecoveryHints>> {
+pub(super) fn stored_hints(dir: &Path) -> anyhow::Result<Option<RecoveryHints>> {
     let Ok(Some(stored)) = superblock::load(&RealVfs, dir, false) else { return Ok(None) };
     let store = SnapshotStore::read_only(Arc::new(RealVfs), dir);
     let newest_below = |below| store.newest_valid(below).with_context(|| dir.display().to_string());

@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod demo;
 pub mod log;
+pub mod recover;
 pub mod serve;
 pub mod snapshot;
 

@@ -150,7 +150,7 @@ impl Cluster {
         assert!(node.child.is_none(), "stop or kill it first");
         fs::create_dir_all(node.data_dir()).expect("a data directory");
         fs::write(node.data_dir().join("myid"), id.to_string()).expect("myid");
-        let path = node.place.join("zoo.cfg");
+        let path = node.config_path();
         fs::write(&path, text).expect("a configuration file");
         let log = File::options().create(true).append(true).open(node.log_path()).expect("a log file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_zabra"));
@@ -294,6 +294,11 @@ impl Node {
 
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.place.join("data")
+    }
+
+    /// Written with each start.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.place.join("zoo.cfg")
     }
 
     pub(crate) fn runs(&self) -> bool {

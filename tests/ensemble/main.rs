@@ -18,6 +18,7 @@ mod forming;
 mod forwarding;
 mod load;
 mod partitions;
+mod recovering;
 mod sessions;
 mod storm;
 mod wires;

@@ -438,7 +438,7 @@ fn words_off_the_whitelist_are_refused_with_zookeepers_line() {
         let mut out = Vec::new();
         answer(*word, &list, &fake, None, &mut out);
         let refused = format!("{word} is not executed because it is not in the whitelist.\n");
-        let allowed = matches!(word, Word::Ruok | Word::Srvr | Word::TelnetClose);
+        let allowed = matches!(word, Word::Ruok | Word::Srvr | Word::Memb | Word::TelnetClose);
         assert_eq!(String::from_utf8(out).unwrap() == refused, !allowed, "{word}");
     }
     assert_eq!(fake.resets.get(), 0);
@@ -456,6 +456,7 @@ fn a_server_that_is_not_serving_says_so() {
             Word::Isro => assert_eq!(text, "null"),
             Word::Hash => assert_eq!(text, refused.trim_end()),
             Word::Envi => assert!(text.starts_with("Environment:")),
+            Word::Memb => assert!(text.starts_with("state\tlooking\n"), "{text}"),
             Word::Gtmk => assert_eq!(text, "306"),
             Word::Stmk => {
                 assert_eq!(text, "7");

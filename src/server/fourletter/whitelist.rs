@@ -10,10 +10,13 @@ pub struct Whitelist(u32);
 
 const _: () = assert!(Word::ALL.len() <= u32::BITS as usize, "one bit per word");
 
+/// Cheap, and needed when something is wrong.
+const ALWAYS: u32 = bit(Word::Srvr) | bit(Word::Memb);
+
 impl Default for Whitelist {
-    /// `srvr` alone.
+    /// `srvr` and Zabra's own `memb`.
     fn default() -> Whitelist {
-        Whitelist(bit(Word::Srvr))
+        Whitelist(ALWAYS)
     }
 }
 
@@ -22,11 +25,11 @@ const fn bit(word: Word) -> u32 {
 }
 
 impl Whitelist {
-    /// Reads a comma-separated list, `*` for all. `srvr` is always on it, `isro` as well with read-only mode. Also returns
+    /// Reads a comma-separated list, `*` for all. `srvr` and `memb` are always on it, `isro` as well with read-only mode. Also returns
     /// what is no word.
     #[must_use]
     pub fn parse(list: &str, read_only_mode: bool) -> (Whitelist, Vec<String>) {
-        let mut set = bit(Word::Srvr);
+        let mut set = ALWAYS;
         let mut unknown = Vec::new();
         for entry in list.split(',').map(str::trim).filter(|e| !e.is_empty()) {
             if entry == "*" {

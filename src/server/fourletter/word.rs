@@ -59,6 +59,8 @@ words! {
     Stmk = "stmk",
     /// Digests of the tree by zxid.
     Hash = "hash",
+    /// How far this server is, served or not; Zabra's own, for `zabra recover`.
+    Memb = "memb",
     /// No word: what telnet sends when it closes.
     TelnetClose = "telnet close",
 }
@@ -83,7 +85,7 @@ impl Word {
 
     /// False for the words that are answered even when nothing is served.
     pub(super) const fn needs_server(self) -> bool {
-        !matches!(self, Word::Ruok | Word::Envi | Word::Gtmk | Word::Stmk | Word::TelnetClose)
+        !matches!(self, Word::Ruok | Word::Envi | Word::Gtmk | Word::Stmk | Word::Memb | Word::TelnetClose)
     }
 }
 
@@ -111,6 +113,6 @@ mod tests {
                 assert!(u32::from_be_bytes(bytes) as usize > crate::base::limits::FRAME_BYTES_MAX);
             }
         }
-        assert_eq!(Word::ALL.len(), 19);
+        assert_eq!(Word::ALL.len(), 20);
     }
 }

@@ -1,0 +1,293 @@
+//! `zabra recover`: what each member of an ensemble has, and the one way to decide by hand whose history stays.
+//!
+//! - RC1: without `--keep` or `--discard` nothing is changed, whether or not the server runs.
+//! - RC2: a change needs the server stopped (its lock), and the last zxid of this member, as it was shown: who confirms it has looked.
+//! - RC3: nothing is removed. What is discarded is moved aside.
+//! - RC4: what was shown and done is written down before it is done.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail, ensure};
+
+use super::log::stored_hints;
+use crate::base::{Epoch, ServerId, Zxid};
+use crate::server::config::{Config, EnsembleConfig, LOG_FOLDER, ZABRA_FOLDER};
+use crate::storage::log::inspect;
+use crate::storage::superblock::{self, Superblock, SuperblockStore};
+use crate::storage::vfs::{RealVfs, Vfs};
+use crate::wire::quorum_config::Member;
+
+/// How long another member may take to answer.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
+
+/// An answer to `memb` is six short lines.
+const ANSWER_BYTES_MAX: u64 = 4 << 10;
+
+/// Where decisions are written down, in the data directory.
+const AUDIT_FILE: &str = "zabra.recover.log";
+
+/// What to do.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  zabra recover zoo.cfg                                   what does each member have
+  zabra recover zoo.cfg --keep --confirm 0x500000012      this member's history is the one that stays
+  zabra recover zoo.cfg --discard --confirm 0x400000007   this member's data is moved aside; it fetches everything
+
+The first form changes nothing. The others need this member's server stopped, and are written down in dataDir/zabra.recover.log.")]
+pub struct RecoverArgs {
+    /// The member's configuration file
+    #[arg(value_name = "ZOO.CFG")]
+    pub config: PathBuf,
+    /// Sets a key, as for `serve`
+    #[arg(short = 'D', value_name = "KEY=VALUE")]
+    pub define: Vec<String>,
+    /// This member's history stays: its epoch is raised above everybody's
+    #[arg(long, conflicts_with = "discard", requires = "confirm")]
+    pub keep: bool,
+    /// This member's data is moved aside: it fetches everything from the others
+    #[arg(long, requires = "confirm")]
+    pub discard: bool,
+    /// The last zxid in this member's log, as it is shown
+    #[arg(long, value_name = "ZXID")]
+    pub confirm: Option<String>,
+}
+
+/// What a member has.
+#[derive(Clone, Debug)]
+struct Holdings {
+    state: String,
+    epoch_accepted: Epoch,
+    epoch_current: Epoch,
+    logged: Zxid,
+    committed: Zxid,
+}
+
+/// Shows what the members have and, if asked, changes this one.
+///
+/// # Errors
+/// Nothing was changed, unless it says otherwise.
+pub fn run(args: &RecoverArgs, out: &mut dyn Write) -> anyhow::Result<()> {
+    let config = Config::load(Some(&args.config), &args.define)?.config;
+    let Some(ensemble) = config.ensemble.clone() else {
+        bail!("{}: one server alone has nobody to compare itself with", args.config.display());
+    };
+    let places = Places::of(&config);
+    let mine = read_mine(&places)?;
+    let mut members = vec![(ensemble.me, Ok(mine.clone()))];
+    let others = ensemble.config.members().iter().filter(|(id, _)| **id != ensemble.me);
+    members.extend(others.map(|(id, member)| (*id, ask(member, &config))));
+    members.sort_by_key(|(id, _)| *id);
+    let table = table(&members, &ensemble);
+    out.write_all(table.as_bytes())?;
+    if args.keep || args.discard {
+        check_confirmed(args, &mine)?;
+        let vfs = RealVfs;
+        let _lock = vfs
+            .lock(&places.data.join("lock"))
+            .with_context(|| format!("{}: stop this member's server first", places.data.display()))?;
+        if args.keep {
+            keep(&config, &places, &members, &table, out)?;
+        } else {
+            discard(&config, &places, &table, out)?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
+/// Where this member's files are.
+struct Places {
+    data: PathBuf,
+    log: PathBuf,
+    /// The folder above the log, when that is not `data`.
+    log_home: Option<PathBuf>,
+}
+
+impl Places {
+    fn of(config: &Config) -> Places {
+        let data = config.data_dir.join(ZABRA_FOLDER);
+        let log_home = config.data_log_dir.join(ZABRA_FOLDER);
+        let log = log_home.join(LOG_FOLDER);
+        Places { log_home: (log_home != data).then_some(log_home), data, log }
+    }
+}
+
+fn read_mine(places: &Places) -> anyhow::Result<Holdings> {
+    let place = || places.data.display().to_string();
+    let stored = superblock::load(&RealVfs, &places.data, false).with_context(place)?;
+    let Some(stored) = stored else {
+        bail!("{}: this member has no data; it fetches everything when it starts", place());
+    };
+    let hints = stored_hints(&places.data)?.unwrap_or_default();
+    let log = inspect(&RealVfs, &places.log, hints, &mut |_, _, _| ()).context("reading the log")?;
+    let state = if log.starts { "on disk".to_owned() } else { format!("DAMAGED ({})", log.detail) };
+    let Superblock { epoch_accepted, epoch_current, committed, .. } = stored.value;
+    let logged = log.last.max(hints.base);
+    Ok(Holdings { state, epoch_accepted, epoch_current, logged, committed: committed.max(hints.base) })
+}
+
+/// Asks a member that runs.
+fn ask(member: &Member, config: &Config) -> anyhow::Result<Holdings> {
+    let host = member.addresses.first().map_or("", |address| address.host.as_str());
+    let port = member.client.as_ref().map_or(config.listen.port, |client| client.port);
+    let address: SocketAddr = (host, port)
+        .to_socket_addrs()
+        .with_context(|| format!("{host}:{port}"))?
+        .next()
+        .with_context(|| format!("{host}: no address"))?;
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_WAIT)?;
+    stream.set_read_timeout(Some(ANSWER_WAIT))?;
+    stream.write_all(b"memb")?;
+    let mut text = String::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut text)?;
+    parse(&text).with_context(|| format!("{address} is no member of a Zabra ensemble"))
+}
+
+fn parse(text: &str) -> Option<Holdings> {
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('\t'));
+    let zxid = |key| parse_zxid(value(key)?);
+    Some(Holdings {
+        state: value("state")?.to_owned(),
+        epoch_accepted: Epoch(value("epoch_accepted")?.parse().ok()?),
+        epoch_current: Epoch(value("epoch_current")?.parse().ok()?),
+        logged: zxid("zxid_logged")?,
+        committed: zxid("zxid_committed")?,
+    })
+}
+
+fn parse_zxid(text: &str) -> Option<Zxid> {
+    u64::from_str_radix(text.strip_prefix("0x")?, 16).ok().map(Zxid)
+}
+
+type Members = [(ServerId, anyhow::Result<Holdings>)];
+
+fn table(members: &Members, ensemble: &EnsembleConfig) -> String {
+    let mut text = format!(
+        "{:<9} {:<12} {:>14} {:>13} {:>20} {:>20}\n",
+        "server", "state", "epoch accepted", "epoch current", "last zxid in log", "known committed"
+    );
+    let ahead = members
+        .iter()
+        .filter_map(|(id, m)| m.as_ref().ok().map(|m| (m.epoch_current, m.logged, *id)))
+        .max()
+        .map(|(_, _, id)| id);
+    for (id, member) in members {
+        let me = if *id == ensemble.me { " (this)" } else { "" };
+        let name = format!("{}{me}", id.0);
+        text += &match member {
+            Ok(m) => format!(
+                "{name:<9} {:<12} {:>14} {:>13} {:>20} {:>20}{}\n",
+                m.state,
+                m.epoch_accepted.0,
+                m.epoch_current.0,
+                m.logged.to_string(),
+                m.committed.to_string(),
+                if ahead == Some(*id) { "  <- would win an election" } else { "" },
+            ),
+            Err(error) => format!("{name:<9} does not answer: {error:#}; run this command on its machine\n"),
+        };
+    }
+    text
+}
+
+/// RC2.
+fn check_confirmed(args: &RecoverArgs, mine: &Holdings) -> anyhow::Result<()> {
+    let confirmed = args.confirm.as_deref().and_then(parse_zxid);
+    ensure!(
+        confirmed == Some(mine.logged),
+        "--confirm must be {}, the last zxid in this member's log; nothing was changed",
+        mine.logged
+    );
+    Ok(())
+}
+
+/// This member is elected by whoever votes, for its epoch is above everybody's.
+fn keep(
+    config: &Config,
+    places: &Places,
+    members: &Members,
+    table: &str,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let known = members.iter().filter_map(|(_, m)| m.as_ref().ok());
+    let highest = known.map(|m| m.epoch_accepted.max(m.epoch_current).max(m.logged.epoch())).max();
+    let epoch = Epoch(highest.unwrap_or_default().0 + 1);
+    audit(config, &format!("keep: this member's history stays; its epoch becomes {epoch}"), table)?;
+    let opened = SuperblockStore::open(&RealVfs, &places.data, true)?;
+    let (mut store, _) = opened.context("the superblock has gone")?;
+    let value = Superblock { epoch_accepted: epoch, epoch_current: epoch, ..store.value().clone() };
+    store.store(value).context("the superblock may or may not have been changed")?;
+    writeln!(
+        out,
+        "This member's epoch is {epoch} now: it wins the next election. Start it, and the others. A member that stops because it would lose what it \
+         has committed: `zabra recover --discard` there."
+    )?;
+    Ok(())
+}
+
+/// RC3.
+fn discard(config: &Config, places: &Places, table: &str, out: &mut dyn Write) -> anyhow::Result<()> {
+    let now = unix_seconds();
+    audit(config, "discard: this member's data is moved aside", table)?;
+    for folder in std::iter::once(&places.data).chain(&places.log_home) {
+        let aside = aside(folder, now);
+        std::fs::rename(folder, &aside)
+            .with_context(|| format!("cannot move {} to {}", folder.display(), aside.display()))?;
+        writeln!(
+            out,
+            "{} is {} now. This member fetches everything when it starts.",
+            folder.display(),
+            aside.display()
+        )?;
+    }
+    let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
+    for folder in std::iter::once(&places.data).chain(&places.log_home) {
+        vfs.sync_dir(folder.parent().unwrap_or(folder))?;
+    }
+    Ok(())
+}
+
+fn aside(folder: &Path, now: u64) -> PathBuf {
+    let mut name = folder.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".discarded.{now}"));
+    folder.with_file_name(name)
+}
+
+/// RC4.
+fn audit(config: &Config, what: &str, table: &str) -> anyhow::Result<()> {
+    let path = config.data_dir.join(AUDIT_FILE);
+    let who = std::env::var("USER").unwrap_or_else(|_| "unknown user".to_owned());
+    let entry = format!("{} s since 1970, {who}: {what}\n{table}\n", unix_seconds());
+    let written = OpenOptions::new().create(true).append(true).open(&path).and_then(|mut file| {
+        file.write_all(entry.as_bytes())?;
+        file.sync_all()
+    });
+    written.with_context(|| format!("cannot write down the decision in {}", path.display()))
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_member_says_is_read() {
+        let text = "state\tlooking\nepoch_accepted\t5\nepoch_current\t4\nzxid_logged\t0x400000007\nzxid_committed\t0x400000006\nzxid_applied\t0x0\n";
+        let holdings = parse(text).unwrap();
+        assert_eq!((holdings.epoch_accepted, holdings.epoch_current), (Epoch(5), Epoch(4)));
+        assert_eq!((holdings.logged, holdings.committed), (Zxid(0x4_0000_0007), Zxid(0x4_0000_0006)));
+        assert_eq!(holdings.state, "looking");
+        for cut in 0..text.len() - "zxid_applied\t0x0\n".len() - 1 {
+            let _ = parse(&text[..cut]);
+        }
+        assert!(parse("memb is not executed because it is not in the whitelist.\n").is_none());
+    }
+}
