@@ -17,6 +17,7 @@ mod failing;
 mod forming;
 mod forwarding;
 mod load;
+mod modes;
 mod partitions;
 mod recovering;
 mod sessions;

@@ -103,8 +103,13 @@ impl Host for Clients<'_> {
     }
 
     fn revalidate(&mut self, link: LinkId, touch: Touch) -> bool {
-        let resumed =
-            self.shared.sessions.lock().resume(touch.session, touch.timeout_ms, owner_of(link), self.now);
+        let mut sessions = self.shared.sessions.lock();
+        // One that this server alone knows cannot move.
+        if sessions.get(touch.session).is_none_or(|handle| handle.local()) {
+            return false;
+        }
+        let resumed = sessions.resume(touch.session, touch.timeout_ms, owner_of(link), self.now);
+        drop(sessions);
         let Some((_, before)) = resumed else { return false };
         // It may have been on this server until now.
         if let Some(conn) = self.shared.conns.get(before) {
