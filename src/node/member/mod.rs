@@ -52,6 +52,9 @@ use recent::Recent;
 /// Links that came before this server knew whether it leads; more are closed.
 const PARKED_LINKS_MAX: usize = 256;
 
+/// A vote heard so long before this server began to look still stands; older ones are said again.
+const EARLY_VOTE_MS_MAX: u64 = 200;
+
 /// What the operator decided.
 #[derive(Clone, Debug)]
 pub struct MemberOptions {
@@ -267,6 +270,8 @@ pub struct Member {
     recent: Recent,
     links: BTreeMap<LinkId, Link>,
     link_last: u64,
+    /// Last votes of servers that look for a leader while this one does not, and when they came.
+    early: BTreeMap<ServerId, (MonoMs, Notice)>,
     /// When everything up to here is applied, clients may be served.
     serve_at: Option<Zxid>,
     serving: bool,
@@ -309,6 +314,7 @@ impl Member {
             recent: Recent::new(last),
             links: BTreeMap::new(),
             link_last: 0,
+            early: BTreeMap::new(),
             serve_at: None,
             serving: false,
             epoch_seen: Epoch(0),
@@ -415,6 +421,9 @@ impl Member {
 
     /// A peer said something on the election port.
     pub fn notice(&mut self, now: MonoMs, from: ServerId, notice: Notice) {
+        if notice.state == PeerState::Looking && !matches!(self.role, Role::Looking) {
+            self.early.insert(from, (now, notice.clone()));
+        }
         self.elect(now, election::Input::Notice { from, notice });
     }
 
@@ -425,6 +434,7 @@ impl Member {
 
     /// A peer is gone from the election port, and cannot be connected to.
     pub fn peer_down(&mut self, now: MonoMs, peer: ServerId) {
+        self.early.remove(&peer);
         self.elect(now, election::Input::PeerDown(peer));
         if let Role::Learning(learning) = &self.role
             && learning.waits_for_connection()
@@ -503,6 +513,16 @@ impl Member {
         };
         let epoch = i64::from(self.epochs().1.0);
         self.elect(now, election::Input::Start { zxid, epoch });
+        self.hear_early_votes(now);
+    }
+
+    /// Who lost the leader a moment before this server did has said how it votes, and would say it again only after a while.
+    fn hear_early_votes(&mut self, now: MonoMs) {
+        for (from, (at, notice)) in std::mem::take(&mut self.early) {
+            if now.since(at) < EARLY_VOTE_MS_MAX {
+                self.elect(now, election::Input::Notice { from, notice });
+            }
+        }
     }
 
     // --- Links ---
