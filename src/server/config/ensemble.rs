@@ -20,8 +20,6 @@ const CNX_TIMEOUT_MS: i64 = 5_000;
 const BIND_TRIES: u32 = 3;
 const NOTIFICATION_MS_MIN: i64 = 200;
 const NOTIFICATION_MS_MAX: i64 = 60_000;
-const CONNECT_PAUSE_MS: i64 = 100;
-const OBSERVER_ELECTION_PAUSE_MS: i64 = 200;
 const LIVENESS_TIMEOUT_MS: i64 = 800;
 const LIVENESS_PROBE_MS: i64 = 100;
 
@@ -44,10 +42,6 @@ pub struct EnsembleConfig {
     pub init_limit_ticks: u32,
     /// Ticks of silence after which a peer is given up (`syncLimit`).
     pub sync_limit_ticks: u32,
-    /// Ticks that connecting alone may take (`connectToLearnerMasterLimit`); `None`: like `initLimit`.
-    pub connect_limit_ticks: Option<u32>,
-    /// Pause between two attempts to connect to a leader (`leaderConnectDelayDuringRetryMs`).
-    pub connect_pause_ms: u64,
     /// Longest wait for a connection to an election port (`cnxTimeout`).
     pub cnx_timeout_ms: u64,
     /// Longest wait for the first message on an election port (`quorumCnxnTimeoutMs`, else `syncLimit`).
@@ -68,10 +62,6 @@ pub struct EnsembleConfig {
     pub local_sessions: bool,
     /// A local session becomes a global one when it creates an ephemeral node.
     pub local_sessions_upgrade: bool,
-    /// Longest random wait of an observer before it looks for a leader again (`observer.reconnectDelayMs`).
-    pub observer_reconnect_ms_max: u64,
-    /// Longest random wait of an observer before it takes part in an election (`observer.election.DelayMs`).
-    pub observer_election_ms_max: u64,
     /// Silence after which another Zabra server is given up, beside `syncLimit`; `None`: switched off (`zabra.liveness.timeoutMs`).
     pub liveness_timeout_ms: Option<u64>,
     /// Time between two probes (`zabra.liveness.probeMs`).
@@ -166,8 +156,6 @@ fn among_several(
         tick_ms,
         init_limit_ticks,
         sync_limit_ticks,
-        connect_limit_ticks: ticks(s.int("connectToLearnerMasterLimit", 0)),
-        connect_pause_ms: ms("leaderConnectDelayDuringRetryMs", CONNECT_PAUSE_MS),
         cnx_timeout_ms: ms("cnxTimeout", CNX_TIMEOUT_MS),
         handshake_timeout_ms: positive(s.int("quorumCnxnTimeoutMs", -1)).unwrap_or(sync_ms.unsigned_abs()),
         election_bind_tries: u32::try_from(s.int("electionPortBindRetry", BIND_TRIES.into()))
@@ -179,8 +167,6 @@ fn among_several(
         read_only_enabled: s.flag("readonlymode.enabled", false),
         local_sessions: s.flag("localSessionsEnabled", false),
         local_sessions_upgrade: s.flag("localSessionsUpgradingEnabled", false),
-        observer_reconnect_ms_max: ms("observer.reconnectDelayMs", 0),
-        observer_election_ms_max: ms("observer.election.DelayMs", OBSERVER_ELECTION_PAUSE_MS),
         liveness_timeout_ms,
         liveness_probe_ms,
         counter_max: u32::try_from(s.int("zabra.zxid.counterMax", COUNTER_MAX_DEFAULT.into()))

@@ -101,6 +101,10 @@ const fn honoured(scope: Scope, name: &'static str, shape: Shape) -> Key {
     Key { name, scope, shape, effect: Effect::Honoured }
 }
 
+const FIVE_ATTEMPTS: &str =
+    "a leader that cannot be reached in five attempts, 10 to 200 ms apart, is given up";
+const AT_ONCE: &str = "observers look for a leader at once";
+
 /// Honoured among several servers.
 const fn ensemble(quiet: &'static str, scope: Scope, name: &'static str, shape: Shape) -> Key {
     Key { name, scope, shape, effect: Effect::Ensemble { quiet } }
@@ -216,7 +220,7 @@ pub(crate) const KEYS: &[Key] = &[
     honoured(Cfg, "reconfigEnabled", Bool),
     ensemble("", Cfg, "initLimit", ANY),
     ensemble("", Cfg, "syncLimit", ANY),
-    ensemble("0", Cfg, "connectToLearnerMasterLimit", ANY),
+    inert_unless("0", Cfg, "connectToLearnerMasterLimit", ANY, FIVE_ATTEMPTS),
     inert_unless(
         "3",
         Cfg,
@@ -246,7 +250,7 @@ pub(crate) const KEYS: &[Key] = &[
     inert(Zk, "leader.ackLoggingFrequency", COUNT, "acknowledgements are not logged one by one"),
     inert(Zk, "leader.maxConcurrentSnapSyncs", COUNT, NO_SYNC_LIMIT),
     inert(Zk, "leader.maxConcurrentDiffSyncs", COUNT, NO_SYNC_LIMIT),
-    ensemble("", Zk, "leaderConnectDelayDuringRetryMs", MS),
+    inert(Zk, "leaderConnectDelayDuringRetryMs", MS, FIVE_ATTEMPTS),
     inert(Zk, "learner.asyncSending", Bool, NEVER_BLOCKS),
     inert(Zk, "learner.closeSocketAsync", Bool, NEVER_BLOCKS),
     inert(Zk, "leader.closeSocketAsync", Bool, NEVER_BLOCKS),
@@ -453,8 +457,8 @@ pub(crate) const KEYS: &[Key] = &[
     // Observers.
     inert_unless("0", Cfg, "observerMasterPort", ANY, NO_OBSERVER_MASTER),
     inert(Zk, "observerMaster.sizeLimit", COUNT, NO_OBSERVER_MASTER),
-    ensemble("", Zk, "observer.reconnectDelayMs", MS),
-    ensemble("", Zk, "observer.election.DelayMs", MS),
+    inert_unless("0", Zk, "observer.reconnectDelayMs", MS, AT_ONCE),
+    inert(Zk, "observer.election.DelayMs", MS, AT_ONCE),
     // Metrics, admin, audit.
     inert_unless(
         "org.apache.zookeeper.metrics.impl.DefaultMetricsProvider",

@@ -65,16 +65,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_is_zookeepers() {
+    fn the_list_is_zookeepers_and_memb() {
         let allowed = |list, read_only| {
             let (list, unknown) = Whitelist::parse(list, read_only);
             (format!("{list:?}"), unknown)
         };
-        assert_eq!(allowed("", false), (r#"{"srvr"}"#.into(), vec![]));
+        assert_eq!(allowed("", false), (r#"{"srvr", "memb"}"#.into(), vec![]));
         assert_eq!(Whitelist::default(), Whitelist::parse("", false).0);
-        assert_eq!(allowed("", true), (r#"{"srvr", "isro"}"#.into(), vec![]));
+        assert_eq!(allowed("", true), (r#"{"srvr", "isro", "memb"}"#.into(), vec![]));
         let (text, unknown) = allowed(" ruok, mntr ,, nope,srvr", false);
-        assert_eq!((text.as_str(), unknown), (r#"{"ruok", "srvr", "mntr"}"#, vec!["nope".to_owned()]));
+        assert_eq!(
+            (text.as_str(), unknown),
+            (r#"{"ruok", "srvr", "mntr", "memb"}"#, vec!["nope".to_owned()])
+        );
         let (all, _) = Whitelist::parse("ruok, *, nope", false);
         assert!(Word::ALL.iter().all(|w| all.allows(*w)));
     }
