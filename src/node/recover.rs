@@ -249,7 +249,8 @@ fn remove_snapshots(
 ) -> Result<(), RecoverError> {
     let (target, removed) = match dir.pending() {
         Pending::Nothing => return Ok(()),
-        Pending::Truncate(to) | Pending::Reset(to) => (to, snapshots.remove_above(to)),
+        Pending::Truncate(to) => (to, snapshots.remove_above(to)),
+        Pending::Reset(base) => (base, snapshots.remove_above_base(base)),
         // Published or not: the log was not replaced yet, and goes on without it.
         Pending::State(at) => (at, remove_if_there(snapshots, at)),
     };

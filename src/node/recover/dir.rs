@@ -284,10 +284,13 @@ impl NodeDir {
     ) -> impl FnMut(Option<Zxid>) -> io::Result<()> + 'a {
         move |intent| {
             self.store_pending(intent.map_or(Pending::Nothing, pending)).map_err(io::Error::other)?;
-            match intent {
-                Some(zxid) => snapshots.remove_above(zxid).map(drop).map_err(io::Error::other),
-                None => Ok(()),
+            match self.pending() {
+                Pending::Truncate(to) => snapshots.remove_above(to),
+                Pending::Reset(base) => snapshots.remove_above_base(base),
+                Pending::Nothing | Pending::State(_) => return Ok(()),
             }
+            .map(drop)
+            .map_err(io::Error::other)
         }
     }
 

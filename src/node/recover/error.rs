@@ -85,7 +85,9 @@ pub enum RecoverError {
     /// The log was being replaced by a whole state, and the snapshot of that state is of no use: what the log held may be gone
     /// already.
     #[error(
-        "in {dir}: the log was being replaced by a snapshot at {base}, which cannot be loaded (the newest usable one ends at          {found}): restore that snapshot from a backup, or start with an empty dataDir and dataLogDir, so that the state is          fetched from the ensemble again"
+        "in {dir}: the log was being replaced by a snapshot at {base}, which cannot be loaded (the newest usable one ends at \
+         {found}): restore that snapshot from a backup, or start with an empty dataDir and dataLogDir, so that the state is \
+         fetched from the ensemble again"
     )]
     ResetSnapshot {
         /// The data directory.

@@ -142,8 +142,21 @@ impl SnapshotStore {
     /// # Errors
     /// One that cannot be read, or is of a later version, may be good: nothing is removed, and the truncation must not go on.
     pub fn remove_above(&self, zxid: Zxid) -> Result<Vec<Zxid>, SnapshotError> {
+        self.remove_if_above(zxid, None)
+    }
+
+    /// The same for a log that the snapshot at `base` takes the place of. That one stays whatever it is like: it is all there is, it
+    /// was found to hold exactly that state, and if it is damaged now, the same bytes put right are what a start needs.
+    ///
+    /// # Errors
+    /// As [`SnapshotStore::remove_above`].
+    pub fn remove_above_base(&self, base: Zxid) -> Result<Vec<Zxid>, SnapshotError> {
+        self.remove_if_above(base, Some(base))
+    }
+
+    fn remove_if_above(&self, zxid: Zxid, spared: Option<Zxid>) -> Result<Vec<Zxid>, SnapshotError> {
         let mut above = Vec::new();
-        for entry in self.list()?.into_iter().rev() {
+        for entry in self.list()?.into_iter().rev().filter(|entry| Some(entry.zxid) != spared) {
             match entry.state {
                 Ok(info) if info.zxid_end <= zxid => {}
                 Ok(_) => above.push(entry.zxid),

@@ -120,24 +120,27 @@ fn b3_after_a_reset_older_snapshots_are_not_taken_for_the_state_also_while_the_l
 }
 
 #[test]
-fn a_reset_whose_snapshot_is_lost_before_it_is_finished_is_refused_with_what_to_do() {
-    let disk = SimDisk::new(1);
-    let mut node = node(&disk);
-    node.dir.announce_state(&node.snapshots, Zxid(30)).expect("sound");
-    publish(&node, elsewhere(30)).expect("room");
-    // The intent is durable and the log is not yet replaced: the third rename is the first of a segment.
-    disk.fail_nth(OpKind::Rename, disk.count(OpKind::Rename) + 1, Fault::Eio);
-    reset(&mut node, Zxid(30)).expect_err("a segment cannot be renamed");
-    assert_eq!(node.dir.pending(), dir::Pending::Reset(Zxid(30)));
-    let disk = power_cut(node, &disk);
-    disk.flip_bit(&places().data.join("snapshot.000000000000001e"), 8 * 300).expect("it is there");
-    let refused = start(&disk).unwrap_err();
-    assert!(
-        matches!(refused, RecoverError::ResetSnapshot { base: Zxid(30), found: Zxid(15), .. }),
-        "{refused}"
-    );
-    disk.flip_bit(&places().data.join("snapshot.000000000000001e"), 8 * 300).expect("it is there");
-    assert_eq!(start(&disk).expect("put right").tree.applied(), Zxid(30));
+fn a_reset_whose_snapshot_is_damaged_before_it_is_finished_is_refused_and_the_snapshot_kept() {
+    let path = places().data.join("snapshot.000000000000001e");
+    for byte in [4, 300] {
+        let disk = SimDisk::new(1);
+        let mut node = node(&disk);
+        node.dir.announce_state(&node.snapshots, Zxid(30)).expect("sound");
+        publish(&node, elsewhere(30)).expect("room");
+        // The intent is durable and the log is not yet replaced: the third rename is the first of a segment.
+        disk.fail_nth(OpKind::Rename, disk.count(OpKind::Rename) + 1, Fault::Eio);
+        reset(&mut node, Zxid(30)).expect_err("a segment cannot be renamed");
+        assert_eq!(node.dir.pending(), dir::Pending::Reset(Zxid(30)));
+        let disk = power_cut(node, &disk);
+        disk.flip_bit(&path, 8 * byte).expect("it is there");
+        let refused = start(&disk).unwrap_err();
+        assert!(
+            matches!(refused, RecoverError::ResetSnapshot { base: Zxid(30), found: Zxid(15), .. }),
+            "{refused}"
+        );
+        disk.flip_bit(&path, 8 * byte).expect("it stays, also where its header is what is damaged");
+        assert_eq!(start(&disk).expect("put right").tree.applied(), Zxid(30));
+    }
 }
 
 #[test]
