@@ -3,6 +3,7 @@
 
 mod alone;
 mod apply;
+mod flush_pace;
 mod prepare;
 mod queue;
 mod stage;
@@ -28,6 +29,7 @@ use crate::wire::OpCode;
 
 pub(crate) use alone::Alone;
 pub(crate) use apply::{Applier, Diverged};
+pub(crate) use flush_pace::FlushPace;
 pub(crate) use prepare::Preparing;
 pub(crate) use queue::{Entry, Learner, Queue, Write};
 

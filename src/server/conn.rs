@@ -177,6 +177,13 @@ impl Conn {
         self.woken.load(Ordering::Acquire)
     }
 
+    /// Something was put in place for the task: it looks.
+    pub(crate) fn notify(&self) {
+        if self.mark_woken() {
+            self.wake();
+        }
+    }
+
     /// Ends the connection without sending what waits.
     pub(crate) fn kill(&self) {
         self.killed.store(true, Ordering::Release);

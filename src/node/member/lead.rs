@@ -62,22 +62,25 @@ impl Member {
     pub(super) fn lead(&mut self, now: MonoMs) {
         assert!(matches!(self.role, Role::Looking), "who looks is elected");
         assert!(self.positions.is_flushed(), "M3");
-        let (accepted, current) = self.epochs();
-        let accepted = accepted.max(self.epoch_seen);
-        let mine = Summary { accepted, current, last: self.positions.appended() };
-        let leader = Leader::new(now, self.options.me, self.electorate.clone(), self.options.limits, mine)
-            .breaking(self.broken);
         self.role = Role::Leading(Box::new(Leading {
-            leader,
+            leader: self.new_leader(now).breaking(self.broken),
             syncs: VecDeque::new(),
             confirmed: 0,
-            began_at: mine.last,
+            began_at: self.positions.appended(),
             up_to_date_later: Vec::new(),
         }));
         // Those who came before this server knew.
         let parked: Vec<LinkId> = self.links.keys().copied().collect();
         self.outputs.extend(parked.into_iter().map(Output::Resume));
         self.lead_outputs(now);
+    }
+
+    /// The machine of a leader that begins with what is in this server's log.
+    pub(super) fn new_leader(&self, now: MonoMs) -> Leader {
+        let (accepted, current) = self.epochs();
+        let accepted = accepted.max(self.epoch_seen);
+        let mine = Summary { accepted, current, last: self.positions.appended() };
+        Leader::new(now, self.options.me, self.electorate.clone(), self.options.limits, mine)
     }
 
     /// Proposes a group of transactions whose zxids follow the last one: it is in the log, and on its way to the learners.

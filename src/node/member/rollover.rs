@@ -8,9 +8,9 @@
 
 use super::link::{Kind, Source};
 use super::{Member, Role};
-use crate::base::{Epoch, MonoMs, Zxid};
+use crate::base::MonoMs;
 use crate::zab::LinkId;
-use crate::zab::leader::{Input, Leader, Summary};
+use crate::zab::leader::Input;
 use crate::zab::learner::{self, Learner, Start};
 
 impl Member {
@@ -38,13 +38,11 @@ impl Member {
         }
         tracing::info!(zxid = %self.positions.appended(), "zxids of this epoch are used up: the next one begins");
         let again = self.keep_zabra_links(now);
-        let (accepted, current) = self.epochs();
-        let mine =
-            Summary { accepted: accepted.max(self.epoch_seen), current, last: self.positions.appended() };
+        let (accepted, _) = self.epochs();
+        let next = self.new_leader(now);
         let Role::Leading(leading) = &mut self.role else { return };
-        let next = Leader::new(now, self.options.me, self.electorate.clone(), self.options.limits, mine);
         leading.leader = next.after(&leading.leader).breaking(self.broken);
-        leading.began_at = mine.last;
+        leading.began_at = self.positions.appended();
         for (link, id) in again {
             self.lead_input(now, Input::Joined { link, id, accepted, zabra: true });
         }
@@ -109,15 +107,5 @@ impl Member {
             committed: self.positions.committed(),
             voter: self.electorate.is_voter(self.options.me),
         }
-    }
-
-    /// The first zxid that may be proposed follows this one.
-    #[must_use]
-    pub fn proposals_follow(&self) -> Zxid {
-        let epoch = match &self.role {
-            Role::Leading(leading) => leading.epoch().unwrap_or(Epoch(0)),
-            _ => Epoch(0),
-        };
-        Zxid::new(epoch, 0).max(self.positions.appended())
     }
 }

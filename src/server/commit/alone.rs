@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::apply::{Applier, refuse};
+use super::flush_pace::FlushPace;
 use super::prepare::PrepareStage;
 use super::queue::Entry;
 use super::stage::Stage;
@@ -41,10 +42,6 @@ const LONE_AFTER: Duration = Duration::from_millis(1);
 /// A connection with more writes under way is not alone with them in spirit: they are a stream, and its task should go on reading it.
 const LONE_WRITES_MAX: usize = 16;
 
-/// A flush slower than this, on average, is left to the commit thread: it would keep a connection's task, and with it a thread that
-/// serves readers and heartbeats, for too long. A faster one is over before preparing ahead of it has paid.
-const SLOW_FLUSH: Duration = Duration::from_micros(400);
-
 /// Groups kept for reuse.
 const POOL_MAX: usize = 8;
 
@@ -52,7 +49,7 @@ const POOL_MAX: usize = 8;
 struct FlushStage {
     flusher: Flusher,
     batches: Vec<Batch>,
-    flush_us_average: u64,
+    pace: FlushPace,
     applier: Applier,
 }
 
@@ -64,6 +61,7 @@ pub(crate) struct Alone {
     appended: Mutex<Vec<Batch>>,
     flush: Stage<FlushStage>,
     pool: Mutex<Vec<Batch>>,
+    /// What the pace says, for those who do not hold the stage.
     slow: AtomicBool,
     /// The connection whose writes alone were in the last flush; 0 if there were several.
     lone: AtomicU64,
@@ -82,7 +80,7 @@ impl Alone {
             flush: Stage::new(FlushStage {
                 flusher,
                 batches: Vec::new(),
-                flush_us_average: 0,
+                pace: FlushPace::default(),
                 applier: Applier::default(),
             }),
             pool: Mutex::default(),
@@ -257,7 +255,8 @@ impl Alone {
         if let Err(error) = stage.flusher.flush() {
             return shared.fail(&error);
         }
-        self.note_flush(shared, stage, started.elapsed());
+        stage.pace.note(shared, started.elapsed());
+        self.slow.store(stage.pace.is_slow(), Ordering::Relaxed);
         self.note_writers(shared, &stage.batches);
         let mut batches = std::mem::take(&mut stage.batches);
         for batch in &mut batches {
@@ -286,16 +285,5 @@ impl Alone {
         let first = writers.next().unwrap_or(0);
         self.lone.store(if writers.all(|writer| writer == first) { first } else { 0 }, Ordering::Relaxed);
         self.flushed_us.store(micros(shared.started.elapsed()), Ordering::Relaxed);
-    }
-
-    fn note_flush(&self, shared: &Shared, stage: &mut FlushStage, took: Duration) {
-        let us = micros(took);
-        shared.stats.fsync_us.add(us);
-        if us / 1_000 > shared.config.log.flush_warning_ms {
-            shared.stats.fsync_threshold_exceeded.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(us, "the disk took long to flush the log (fsync.warningthresholdms)");
-        }
-        stage.flush_us_average = (stage.flush_us_average * 7 + us) / 8;
-        self.slow.store(stage.flush_us_average > SLOW_FLUSH.as_micros() as u64, Ordering::Relaxed);
     }
 }

@@ -198,8 +198,6 @@ pub(super) fn refuse(shared: &Shared, entries: &mut Vec<Entry>) {
             conn.put(|out| reply::put_empty(&mut out.bytes, entry.xid, applied, ErrorCode::SystemError));
         }
         conn.write_answered();
-        if conn.mark_woken() {
-            conn.wake();
-        }
+        conn.notify();
     }
 }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use crate::base::ServerId;
 use crate::node::member::COUNTER_MAX_DEFAULT;
 use crate::wire::election::ANONYMOUS;
-use crate::wire::quorum_config::QuorumConfig;
+use crate::wire::quorum_config::{MemberAddress, QuorumConfig};
 
+use super::ListenAddress;
 use super::problem::Origin;
 use super::servers::{Roster, ServerLine};
 use super::settings::Settings;
@@ -75,6 +76,15 @@ impl EnsembleConfig {
     #[must_use]
     pub const fn ticks_ms(&self, ticks: u32) -> u64 {
         self.tick_ms as u64 * ticks as u64
+    }
+
+    /// Where this server listens for the others: one of the ports in each of its addresses.
+    pub(crate) fn listen(&self, port: impl Fn(&MemberAddress) -> u16) -> impl Iterator<Item = ListenAddress> {
+        let mine = self.config.members().get(&self.me);
+        mine.map(|member| member.addresses.as_slice()).unwrap_or_default().iter().map(move |address| {
+            let host = (!self.listen_on_all_ips).then(|| address.host.clone());
+            ListenAddress { host, port: port(address) }
+        })
     }
 }
 

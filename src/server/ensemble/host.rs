@@ -133,9 +133,7 @@ impl Host for Clients<'_> {
             conn.set_session(REFUSED);
         }
         conn.write_answered();
-        if conn.mark_woken() {
-            conn.wake();
-        }
+        conn.notify();
     }
 
     fn put_touches(&mut self, out: &mut Vec<u8>) {

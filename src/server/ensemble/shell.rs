@@ -29,12 +29,10 @@ use crate::election::Notice;
 use crate::node::member::{Member, MemberOptions, MemberStorage, Output, Standing};
 use crate::node::{Prepare, ReadContext, serve_read_body};
 use crate::server::Shared;
-use crate::server::commit::{Applier, Diverged, Entry, Preparing, Queue};
-use crate::server::config::ListenAddress;
+use crate::server::commit::{Applier, Diverged, Entry, FlushPace, Preparing, Queue};
 use crate::server::conn::REFUSED;
 use crate::server::quorum::election_port::{ElectionEvent, ElectionPort, ElectionPortOptions};
 use crate::server::quorum::resolve;
-use crate::server::stats::micros;
 use crate::storage::log::{Durable, Flusher, LogError};
 use crate::tree::{Tree, TreeOptions};
 use crate::wire::OpCode;
@@ -52,9 +50,6 @@ const APPLIED_TXNS_BULK: usize = 256;
 
 /// Holds of the tree in one turn.
 const HOLDS_PER_TURN: usize = 64;
-
-/// A flush slower than this, on average, is made by a thread of its own: heartbeats must not wait for it.
-const SLOW_FLUSH_US: u64 = 400;
 
 /// Attempts to bind the quorum port, a second apart.
 const BIND_TRIES: u32 = 3;
@@ -120,7 +115,6 @@ struct Arrived {
     connected: Vec<(LinkId, Option<TcpStream>)>,
     election: Vec<ElectionEvent>,
     flushed: Vec<Flushed>,
-    submitted: bool,
     timer: bool,
 }
 
@@ -142,7 +136,7 @@ struct Shell {
     sockets: BTreeMap<LinkId, Socket>,
     connecting: JoinSet<(LinkId, Option<TcpStream>)>,
     slow_disk: SlowDisk,
-    flush_us_average: u64,
+    pace: FlushPace,
     to_flush: Option<Flusher>,
     /// While this server leads, and serves.
     preparing: Option<Preparing>,
@@ -187,7 +181,7 @@ impl Shell {
             sockets: BTreeMap::new(),
             connecting: JoinSet::new(),
             slow_disk: SlowDisk::start()?,
-            flush_us_average: 0,
+            pace: FlushPace::default(),
             to_flush: None,
             preparing: None,
             drained: Queue::default(),
@@ -247,11 +241,7 @@ impl Shell {
         let notify = Arc::clone(&ensemble(&self.shared).notify);
         let mut submitted = pin!(notify.notified());
         poll_fn(|cx| {
-            let mut ready = at_once;
-            if submitted.as_mut().poll(cx).is_ready() {
-                arrived.submitted = true;
-                ready = true;
-            }
+            let mut ready = submitted.as_mut().poll(cx).is_ready() || at_once;
             if let Some(timer) = &mut timer
                 && timer.as_mut().poll(cx).is_ready()
             {
@@ -618,7 +608,7 @@ impl Shell {
 
     /// On a fast disk here, which costs less than a hand-over; else by the thread that waits for it.
     fn flush(&mut self, now: MonoMs, mut flusher: Flusher) {
-        if self.flush_us_average <= SLOW_FLUSH_US {
+        if !self.pace.is_slow() {
             let started = Instant::now();
             let result = flusher.flush();
             self.flushed(now, flusher, result, started.elapsed());
@@ -630,13 +620,7 @@ impl Shell {
     }
 
     fn flushed(&mut self, now: MonoMs, flusher: Flusher, result: Result<Durable, LogError>, took: Duration) {
-        let us = micros(took);
-        self.flush_us_average = (self.flush_us_average * 7 + us) / 8;
-        self.shared.stats.fsync_us.add(us);
-        if us / 1_000 > self.shared.config.log.flush_warning_ms {
-            self.shared.stats.fsync_threshold_exceeded.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(us, "the disk took long to flush the log (fsync.warningthresholdms)");
-        }
+        self.pace.note(&self.shared, took);
         self.member.flushed(now, flusher, result);
     }
 
@@ -720,9 +704,7 @@ impl Shell {
             drop(tree);
             self.shared.commit.note_answered(1, entry.len);
             conn.write_answered();
-            if conn.mark_woken() {
-                conn.wake();
-            }
+            conn.notify();
         }
     }
 
@@ -789,12 +771,6 @@ impl Shell {
     /// The server stops: what was appended is made durable, and the place written down.
     fn stop(mut self) {
         *ensemble(&self.shared).standing.write() = None;
-        if let Err(error) = self.take_flusher_home().and_then(|()| Ok(self.member.stop()?)) {
-            tracing::error!(error = format!("{error:#}"), "the next start will treat this as a crash");
-        }
-    }
-
-    fn take_flusher_home(&mut self) -> anyhow::Result<()> {
         let now = self.shared.mono_now();
         if let Some(flusher) = self.to_flush.take() {
             self.flush(now, flusher);
@@ -802,7 +778,10 @@ impl Shell {
         while let Ok((flusher, result, took)) = self.slow_disk.done.try_recv() {
             self.flushed(now, flusher, result, took);
         }
-        Ok(())
+        if let Err(error) = self.member.stop() {
+            let error = anyhow::Error::from(error);
+            tracing::error!(error = format!("{error:#}"), "the next start will treat this as a crash");
+        }
     }
 }
 
@@ -842,10 +821,7 @@ async fn bind_quorum_ports(
     config: &crate::server::config::EnsembleConfig,
 ) -> anyhow::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
-    let mine = config.config.members().get(&config.me);
-    for address in mine.map(|member| member.addresses.as_slice()).unwrap_or_default() {
-        let host = (!config.listen_on_all_ips).then(|| address.host.clone());
-        let listen = ListenAddress { host, port: address.quorum_port };
+    for listen in config.listen(|address| address.quorum_port) {
         let bound = resolve::bind(&listen, BIND_TRIES, Duration::from_secs(1)).await;
         listeners.push(bound.context("the quorum port (the first one of this server's line)")?);
     }
@@ -893,11 +869,11 @@ fn take_syncs(queue: &mut Queue) -> Vec<(Entry, Vec<u8>)> {
     let (syncs, rest): (VecDeque<Entry>, VecDeque<Entry>) =
         std::mem::take(&mut queue.entries).into_iter().partition(|entry| entry.op == OpCode::Sync);
     queue.entries = rest;
-    syncs
-        .into_iter()
-        .map(|entry| (queue.body(&entry).to_vec(), entry))
-        .map(|(body, entry)| (entry, body))
-        .collect()
+    let with_body = |entry: Entry| {
+        let body = queue.body(&entry).to_vec();
+        (entry, body)
+    };
+    syncs.into_iter().map(with_body).collect()
 }
 
 /// A write that gets no answer: its connection is closed.

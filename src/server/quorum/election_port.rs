@@ -68,12 +68,10 @@ impl ElectionPortOptions {
     #[must_use]
     pub fn of(config: &EnsembleConfig) -> ElectionPortOptions {
         let members = config.config.members();
-        let mine = members.get(&config.me).map(|member| member.addresses.as_slice()).unwrap_or_default();
-        let host = |address: &MemberAddress| (!config.listen_on_all_ips).then(|| address.host.clone());
         ElectionPortOptions {
             me: config.me,
             members: members.iter().map(|(id, member)| (*id, member.addresses.clone())).collect(),
-            listen: mine.iter().map(|a| ListenAddress { host: host(a), port: a.election_port }).collect(),
+            listen: config.listen(|address| address.election_port).collect(),
             bind_tries: config.election_bind_tries,
             bind_pause: BIND_PAUSE,
             connect_timeout: Duration::from_millis(config.cnx_timeout_ms),

@@ -8,18 +8,7 @@ fn dir() -> &'static Path {
 }
 
 fn first() -> Superblock {
-    Superblock {
-        node_id: 0x1122_3344_5566_7788,
-        cluster_id: 42,
-        server_id: ServerId(3),
-        epoch_accepted: Epoch(0),
-        epoch_current: Epoch(0),
-        truncate_pending: None,
-        clean_stop: None,
-        reset_pending: None,
-        state_announced: None,
-        committed: Zxid::ZERO,
-    }
+    Superblock::new(0x1122_3344_5566_7788, 42, ServerId(3))
 }
 
 fn later() -> Superblock {
