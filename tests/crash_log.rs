@@ -527,7 +527,7 @@ fn another_nodes_segment_and_a_shortened_file_are_refused() {
     let bench = stopped_log();
     let mut other = bench.beside(bench.disk.fork());
     other.options.identity = 7;
-    assert!(matches!(other.open(), Err(LogError::Refused { row: Row::HeadDamaged, .. })));
+    assert!(matches!(other.open(), Err(LogError::Refused { row: Row::SegmentForeign, .. })));
     for size in [0, 100, 4096, 8191, 12288] {
         let disk = bench.disk.fork();
         let file = disk.open(&segment_files(&disk)[1], OpenMode::ReadWrite).expect("there");

@@ -22,8 +22,8 @@ pub struct Election {
     electorate: Electorate,
     /// Logical clock: the round this server is in, or was last in.
     round: i64,
-    /// Last logged zxid and current epoch at the last start.
-    started: (i64, i64),
+    /// Last logged zxid and current epoch at the last start, and, of a new directory, the accepted one.
+    started: (i64, i64, Option<i64>),
     phase: Phase,
     /// Voters that are gone, until they are heard of.
     down: BTreeSet<ServerId>,
@@ -53,6 +53,8 @@ struct Looking {
     votes: BTreeMap<ServerId, Ballot>,
     /// Ballots of servers that have settled, of any round.
     settled: BTreeMap<ServerId, Ballot>,
+    /// Voters that said they have no vote now.
+    voteless: BTreeSet<ServerId>,
     resend_ms: u64,
     resend_at: MonoMs,
     /// Set while a quorum agrees with the proposal.
@@ -69,7 +71,7 @@ impl Election {
             options,
             electorate,
             round: 0,
-            started: (NO_ZXID, 0),
+            started: (NO_ZXID, 0, None),
             phase: Phase::Idle,
             down: BTreeSet::new(),
             supporters: BTreeSet::new(),
@@ -82,7 +84,7 @@ impl Election {
     /// Takes one input. Time never runs backwards between calls.
     pub fn handle(&mut self, now: MonoMs, input: Input) {
         match input {
-            Input::Start { zxid, epoch } => self.start(now, zxid, epoch),
+            Input::Start { zxid, epoch, new } => self.start(now, zxid, epoch, new),
             Input::Notice { from, notice } => self.notice(now, from, &notice),
             Input::Timer => {
                 self.timer = None;
@@ -138,8 +140,16 @@ impl Election {
     #[must_use]
     pub fn unheard(&self) -> BTreeSet<ServerId> {
         let Phase::Looking(looking) = &self.phase else { return BTreeSet::new() };
-        let heard = |id: &ServerId| looking.votes.contains_key(id) || looking.settled.contains_key(id);
-        self.others(self.electorate.voters()).filter(|id| !heard(id)).collect()
+        self.others(self.electorate.voters()).filter(|id| !looking.has_heard(id)).collect()
+    }
+
+    /// Voters that cannot vote now, this server perhaps among them: they have to follow a leader first, whom the others must elect. Empty
+    /// when not looking.
+    #[must_use]
+    pub fn voteless(&self) -> BTreeSet<ServerId> {
+        let Phase::Looking(looking) = &self.phase else { return BTreeSet::new() };
+        let me = (looking.initial.zxid == NO_ZXID && self.electorate.is_voter(self.me)).then_some(self.me);
+        looking.voteless.iter().copied().chain(me).collect()
     }
 
     /// Who may vote.
@@ -148,10 +158,10 @@ impl Election {
         &self.electorate
     }
 
-    fn start(&mut self, now: MonoMs, zxid: i64, epoch: i64) {
+    fn start(&mut self, now: MonoMs, zxid: i64, epoch: i64, new: Option<i64>) {
         let initial =
             if self.electorate.stands(self.me) { Vote { leader: self.me, zxid, epoch } } else { Vote::NONE };
-        self.started = (zxid, epoch);
+        self.started = (zxid, epoch, new);
         self.round = self.round.saturating_add(1);
         assert!(self.round > 0, "rounds begin at 1, and no peer's negative round is believed");
         self.phase = Phase::Looking(Looking {
@@ -159,6 +169,7 @@ impl Election {
             proposal: initial,
             votes: BTreeMap::new(),
             settled: BTreeMap::new(),
+            voteless: BTreeSet::new(),
             resend_ms: self.options.resend_ms_min,
             resend_at: now.plus(self.options.resend_ms_min),
             finalize_at: None,
@@ -170,8 +181,8 @@ impl Election {
     /// Begins again with the same vote; a server that does not look has nothing to begin again.
     fn restart(&mut self, now: MonoMs) {
         if matches!(self.phase, Phase::Looking(_)) {
-            let (zxid, epoch) = self.started;
-            self.start(now, zxid, epoch);
+            let (zxid, epoch, new) = self.started;
+            self.start(now, zxid, epoch, new);
         }
     }
 
@@ -207,6 +218,7 @@ impl Election {
         let Phase::Looking(looking) = &mut self.phase else { return };
         looking.votes.remove(&peer);
         looking.settled.remove(&peer);
+        looking.voteless.remove(&peer);
         // A proposal only rises within a round: another round is needed to be rid of it.
         if looking.proposal.leader == peer {
             self.restart(now);
@@ -271,13 +283,28 @@ impl Election {
         }
     }
 
+    /// EL10.
+    fn abstain(&mut self, now: MonoMs) {
+        let (me, (_, epoch, _)) = (self.me, self.started);
+        let Phase::Looking(looking) = &mut self.phase else { return };
+        looking.initial = Vote { leader: me, zxid: NO_ZXID, epoch };
+        looking.votes.clear();
+        self.propose(now, Vote { leader: me, zxid: NO_ZXID, epoch });
+    }
+
     /// EL3, EL4.
     fn vote_of_looking(&mut self, now: MonoMs, from: ServerId, notice: &Notice) {
         let Phase::Looking(looking) = &mut self.phase else { return };
         // It has settled no more.
         looking.settled.remove(&from);
-        let of_nobody = looking.initial.zxid == NO_ZXID || notice.vote.zxid == NO_ZXID;
-        if of_nobody || notice.round < self.round {
+        if notice.vote.zxid == NO_ZXID {
+            return self.vote_taken_back(now, from);
+        }
+        let votes = looking.initial.zxid != NO_ZXID;
+        if votes && self.started.2.is_some_and(|accepted| !notice.vote.is_of_new_ensemble(accepted)) {
+            return self.abstain(now);
+        }
+        if !votes || notice.round < self.round {
             return;
         }
         let better = notice.vote.beats(&looking.proposal, &self.electorate);
@@ -298,6 +325,14 @@ impl Election {
         self.tally(now);
     }
 
+    /// What it cast before counts no more, and it is not waited for.
+    fn vote_taken_back(&mut self, now: MonoMs, from: ServerId) {
+        let Phase::Looking(looking) = &mut self.phase else { return };
+        looking.votes.remove(&from);
+        looking.voteless.insert(from);
+        self.tally(now);
+    }
+
     /// Notes a ballot of this round.
     fn cast(&mut self, now: MonoMs, from: ServerId, notice: &Notice) {
         assert!(notice.round == self.round, "ballots of one round only");
@@ -305,6 +340,7 @@ impl Election {
         let Phase::Looking(looking) = &mut self.phase else { return };
         // ZooKeeper keeps no version here: among settled servers of one round, id alone decides (`Ballot::agrees`).
         let ballot = Ballot { vote: notice.vote, round: notice.round, state: notice.state, version: 0 };
+        looking.voteless.remove(&from);
         if looking.votes.insert(from, ballot).is_none() {
             looking.restart_back_off(now, resend_ms);
         }
@@ -362,8 +398,8 @@ impl Election {
     /// EL5. A vote not heard yet can only be for a server that has not been heard: whoever was heard in this round has proposed
     /// itself or better, and the proposal is the best of what was heard.
     fn nobody_is_left(&self, looking: &Looking) -> bool {
-        let heard = |id: ServerId| looking.votes.contains_key(&id);
-        let leader_heard = heard(looking.proposal.leader);
+        let heard = |id: ServerId| looking.votes.contains_key(&id) || looking.voteless.contains(&id);
+        let leader_heard = looking.votes.contains_key(&looking.proposal.leader);
         let voters = self.electorate.voters();
         let mut could_change = voters.into_iter().filter(|id| self.electorate.may_lead(*id) && !heard(*id));
         leader_heard && could_change.all(|id| self.down.contains(&id))
@@ -477,6 +513,10 @@ impl Election {
 }
 
 impl Looking {
+    fn has_heard(&self, id: &ServerId) -> bool {
+        self.votes.contains_key(id) || self.settled.contains_key(id) || self.voteless.contains(id)
+    }
+
     fn restart_back_off(&mut self, now: MonoMs, resend_ms: u64) {
         self.resend_ms = resend_ms;
         self.resend_at = self.resend_at.min(now.plus(resend_ms));

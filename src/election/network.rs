@@ -205,7 +205,7 @@ impl Network {
 
     fn start(&mut self, id: ServerId) {
         let (zxid, epoch) = (self.nodes[&id].zxid, self.nodes[&id].epoch);
-        self.input(id, Input::Start { zxid, epoch });
+        self.input(id, Input::Start { zxid, epoch, new: None });
     }
 
     fn kill(&mut self, id: ServerId, for_ms: u64, told: bool) {

@@ -23,7 +23,7 @@ fn options() -> Options {
 /// A server of `text` that looks with (zxid, epoch), its first outputs drained.
 fn looking(me: i64, text: &str, zxid: i64, epoch: i64) -> Election {
     let mut e = Election::new(ServerId(me), Electorate::new(config(text), None), options());
-    e.handle(NOW, Input::Start { zxid, epoch });
+    e.handle(NOW, Input::Start { zxid, epoch, new: None });
     outputs(&mut e);
     e
 }
@@ -77,19 +77,19 @@ fn a_round_begins_with_the_own_vote_to_all_voters() {
         hear(&mut e, 1, notice(Look, vote(1, 0, 0), 1)).is_empty(),
         "nothing to say before the first start"
     );
-    e.handle(NOW, Input::Start { zxid: 5, epoch: 1 });
+    e.handle(NOW, Input::Start { zxid: 5, epoch: 1, new: None });
     let out = outputs(&mut e);
     assert_eq!(sent(&out), [(1, vote(2, 5, 1), 1, Look), (3, vote(2, 5, 1), 1, Look)]);
     assert_eq!(timer(&out), Some(Some(MonoMs(1_200))));
     assert_eq!(e.unheard(), BTreeSet::from([ServerId(1), ServerId(3)]));
-    e.handle(NOW, Input::Start { zxid: 6, epoch: 1 });
+    e.handle(NOW, Input::Start { zxid: 6, epoch: 1, new: None });
     assert_eq!((e.round(), e.vote()), (2, Some(vote(2, 6, 1))));
 }
 
 #[test]
 fn one_voter_alone_leads_at_once() {
     let mut e = Election::new(ServerId(1), Electorate::new(config(&voters(1)), None), options());
-    e.handle(NOW, Input::Start { zxid: 0, epoch: 0 });
+    e.handle(NOW, Input::Start { zxid: 0, epoch: 0, new: None });
     let out = outputs(&mut e);
     assert_eq!(decided(&out).map(|d| (d.state, d.vote)), Some((Leading, vote(1, 0, 0))));
 }
@@ -119,7 +119,7 @@ fn a_higher_round_is_joined_with_the_better_of_its_vote_and_the_own() {
 #[test]
 fn a_lower_round_counts_for_nothing_and_is_answered() {
     let mut e = looking(2, &voters(3), 5, 1);
-    e.handle(NOW, Input::Start { zxid: 5, epoch: 1 });
+    e.handle(NOW, Input::Start { zxid: 5, epoch: 1, new: None });
     outputs(&mut e);
     let out = hear(&mut e, 3, notice(Look, vote(3, 9, 9), 1));
     assert_eq!(sent(&out), [(3, vote(2, 5, 1), 2, Look)]);
@@ -344,7 +344,7 @@ fn servers_without_a_vote_are_answered_and_not_again_at_once() {
 fn an_observer_proposes_nobody_and_learns_the_leader() {
     let text = voters(3) + "server.4=o:1:2:observer";
     let mut e = Election::new(ServerId(4), Electorate::new(config(&text), None), options());
-    e.handle(NOW, Input::Start { zxid: 77, epoch: 7 });
+    e.handle(NOW, Input::Start { zxid: 77, epoch: 7, new: None });
     let out = outputs(&mut e);
     assert_eq!(sent(&out)[0], (1, Vote::NONE, 1, Look));
     assert_eq!(sent(&out).len(), 3);
@@ -413,7 +413,7 @@ fn a_newer_configuration_is_adopted_while_looking() {
     // Not where the operator does not want it, and not when settled.
     let electorate = Electorate::new(config(&voters(3)), None);
     let mut e = Election::new(ServerId(1), electorate, Options::default());
-    e.handle(NOW, Input::Start { zxid: 5, epoch: 1 });
+    e.handle(NOW, Input::Start { zxid: 5, epoch: 1, new: None });
     hear(&mut e, 2, with(&newer));
     assert_eq!(e.electorate().voters().len(), 3);
 }
@@ -431,7 +431,7 @@ fn while_a_reconfiguration_is_under_way_both_ensembles_must_agree() {
     let next = config("server.3=c:1:2\nserver.4=d:1:2\nserver.5=e:1:2\nversion=9");
     let electorate = Electorate::new(config(&voters(3)), Some(next.clone()));
     let mut e = Election::new(ServerId(3), electorate.clone(), options());
-    e.handle(NOW, Input::Start { zxid: 5, epoch: 1 });
+    e.handle(NOW, Input::Start { zxid: 5, epoch: 1, new: None });
     hear(&mut e, 1, notice(Look, vote(3, 5, 1), 1));
     hear(&mut e, 2, notice(Look, vote(3, 5, 1), 1));
     e.handle(MonoMs(5_000), Input::Timer);
@@ -448,7 +448,7 @@ fn who_is_to_get_its_vote_helps_to_elect_and_does_not_stand() {
     let next = config(&(voters(4) + "version=9"));
     let electorate = Electorate::new(config(&voters(3)), Some(next));
     let mut e = Election::new(ServerId(4), electorate, options());
-    e.handle(NOW, Input::Start { zxid: 99, epoch: 9 });
+    e.handle(NOW, Input::Start { zxid: 99, epoch: 9, new: None });
     assert_eq!(e.vote(), Some(Vote::NONE));
     hear(&mut e, 1, notice(Look, vote(3, 5, 1), 1));
     assert_eq!(e.vote(), Some(vote(3, 5, 1)));

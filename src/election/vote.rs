@@ -29,6 +29,13 @@ impl Vote {
         electorate.may_lead(self.leader) && rank(self) > rank(old)
     }
 
+    /// Is it for a server that has nothing an ensemble could have acknowledged: it has never been in an epoch (what it has, it has from a
+    /// time when it was alone), or in one that went no further than the election which a server with this `accepted` epoch took part in?
+    #[must_use]
+    pub const fn is_of_new_ensemble(&self, accepted: i64) -> bool {
+        self.epoch <= 0 || (self.zxid <= 0 && self.epoch <= accepted)
+    }
+
     /// Order of votes: epoch, then zxid, then id.
     #[must_use]
     pub const fn rank(&self) -> (i64, i64, i64) {

@@ -9,6 +9,8 @@
 //!   log grows, and a place written down earlier proves nothing any more.
 //! - B6: a member of an ensemble applies nothing that is not known to be committed (rule R4); the log keeps it.
 //! - B7: the snapshot of a received state counts from the moment on when the log is being replaced, not before (rule R7).
+//! - B8: a node with peers does not stay away because of damage: what is damaged is set aside, and the node begins anew without a vote
+//!   ([`crate::storage::superblock::Recall`]).
 //!
 //! The server and the simulator run this very code. No clock, no thread, no randomness of its own: [`RecoverOptions`] brings the
 //! seed, [`RecoverShell`] the threads and somebody to tell. Page: `docs/recovery.md`.
@@ -17,6 +19,7 @@ mod dir;
 mod error;
 mod load;
 mod replay;
+mod set_aside;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,6 +35,7 @@ use crate::tree::{Tree, TreeOptions};
 pub use dir::{AnnounceError, NodeDir, ResetError, TruncateError};
 pub use error::{RecoverError, SnapshotFault};
 pub use replay::Replay;
+pub use set_aside::DAMAGED_PREFIX;
 
 use self::dir::Pending;
 
@@ -55,6 +59,8 @@ pub struct RecoverOptions {
     pub server_id: ServerId,
     /// How much of the log counts as committed.
     pub replay: Replay,
+    /// There are peers that have the same history (B8).
+    pub has_peers: bool,
     /// Random and new for every start: identities of a new directory and the log's salts come from it.
     pub seed: u64,
 }
@@ -91,6 +97,11 @@ pub enum RecoverEvent<'a> {
     Superblock {
         /// What each copy was like.
         copies: &'a [CopyState],
+    },
+    /// The history is damaged and is set aside: a node with peers gets it again from them (B8).
+    SetAside {
+        /// What is wrong with it.
+        damage: &'a RecoverError,
     },
     /// A pending truncation or reset removed these snapshots first, or one was announced for a reset that never began.
     SnapshotsRemoved {
@@ -190,22 +201,55 @@ pub fn recover(
     let fail = |source| RecoverError::Directory { path: places.data.clone(), source };
     create_dir_durable(&**vfs, &places.data).map_err(fail)?;
     let mut seeds = Rng::new(options.seed);
-    let mut dir = NodeDir::open(&**vfs, places, options.server_id, &mut seeds, shell)?;
+    let mut dir = NodeDir::open(&**vfs, places, options, &mut seeds, shell)?;
+    match recover_history(vfs, places, options, shell, &mut dir, seeds.next_u64()) {
+        Err(damage) if options.has_peers && damage.is_damage() => {
+            (shell.observe)(&RecoverEvent::SetAside { damage: &damage });
+            dir.lose_history(&**vfs, places)?;
+            recover_history(vfs, places, options, shell, &mut dir, seeds.next_u64())
+        }
+        other => other,
+    }
+    .map(|history| history.into_node(dir))
+}
+
+/// All of a [`RecoveredNode`] but its directory.
+struct History {
+    tree: Tree,
+    log: Log,
+    snapshots: SnapshotStore,
+    summary: RecoverSummary,
+}
+
+impl History {
+    fn into_node(self, dir: NodeDir) -> RecoveredNode {
+        let History { tree, log, snapshots, summary } = self;
+        RecoveredNode { committed: tree.applied(), tree, log, snapshots, dir, summary }
+    }
+}
+
+fn recover_history(
+    vfs: &Arc<dyn Vfs>,
+    places: &NodePlaces,
+    options: &RecoverOptions,
+    shell: &RecoverShell<'_>,
+    dir: &mut NodeDir,
+    salt: u64,
+) -> Result<History, RecoverError> {
     let snapshots = SnapshotStore::open(Arc::clone(vfs), &places.data)
         .map_err(|source| RecoverError::Snapshots { dir: places.data.clone(), source })?;
-    remove_snapshots(&dir, &snapshots, places, shell)?;
+    remove_snapshots(dir, &snapshots, places, shell)?;
     let load::Loaded { mut tree, snapshot, bad } =
         load::newest(&snapshots, places, options.tree, None, shell)?;
-    let (log, report) = open_log(vfs, places, options, &dir, tree.applied(), seeds.next_u64())?;
+    let (log, report) = open_log(vfs, places, options, dir, tree.applied(), salt)?;
     if report.bytes_cut > 0 {
         (shell.observe)(&RecoverEvent::TailCut { bytes: report.bytes_cut, pos: report.end });
     }
     let until = options.replay.until(tree.applied(), report.last, dir.superblock().committed);
     let replayed = replay::replay(&mut tree, &log.reader, until, places, shell)?;
     dir.log_grows().map_err(|source| RecoverError::superblock(places, source))?;
-    let committed = tree.applied();
     assert!(
-        options.replay == Replay::Committed || committed == report.last,
+        options.replay == Replay::Committed || tree.applied() == report.last,
         "replay ends where the log does"
     );
     let summary = RecoverSummary {
@@ -215,7 +259,7 @@ pub fn recover(
         replayed_bytes: replayed.bytes,
         log: report,
     };
-    Ok(RecoveredNode { tree, committed, log, snapshots, dir, summary })
+    Ok(History { tree, log, snapshots, summary })
 }
 
 /// Makes the tree anew while the node runs and holds its directory, from the newest snapshot that holds nothing after `upto` and

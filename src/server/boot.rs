@@ -184,6 +184,7 @@ fn recover_options(config: &Config, seed: u64, identity: u64) -> RecoverOptions 
         server_id: config.server_id.unwrap_or(ServerId(1)),
         // A member applies its tail when a leader has vouched for it (rule R4).
         replay: if config.ensemble.is_some() { Replay::Committed } else { Replay::All },
+        has_peers: config.ensemble.is_some(),
         seed: identity,
     }
 }
@@ -256,6 +257,12 @@ impl Progress {
     fn observe(&self, event: &RecoverEvent<'_>) {
         match event {
             RecoverEvent::Superblock { copies } => tracing::debug!(?copies, "superblock read"),
+            RecoverEvent::SetAside { damage } => {
+                tracing::error!(
+                    %damage,
+                    "what this server has is damaged: it is set aside (damaged.*) and fetched from the others; this server has no vote before"
+                );
+            }
             RecoverEvent::SnapshotsRemoved { target, zxids } => {
                 tracing::warn!(zxid = %target, ?zxids, "snapshots behind a pending truncation removed");
             }

@@ -25,6 +25,20 @@ use crate::base::{Epoch, LogPos, ServerId, Zxid};
 
 pub use self::format::{CopyDamage, VERSION};
 
+/// Whether what this server has ever acknowledged is in this directory. Who cannot vouch for that is not asked what was committed: it
+/// has no vote and makes no promise that counts, until it has taken over a leader's history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recall {
+    /// It is.
+    Whole,
+    /// The directory is new. Whether this server has acknowledged anything before, in a directory that is gone, cannot be told.
+    New,
+    /// What the directory held was damaged, and is set aside.
+    Lost,
+    /// It is being set aside, which is to be finished before anything else.
+    Clearing,
+}
+
 /// What the superblock holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
@@ -51,10 +65,12 @@ pub struct Superblock {
     pub state_announced: Option<Zxid>,
     /// A transaction that is known to be committed, and was durable here when this was stored. Grows lazily, never goes back.
     pub committed: Zxid,
+    /// Whether all of this server's history is here.
+    pub recall: Recall,
 }
 
 impl Superblock {
-    /// The first value of a data directory: nothing promised, nothing pending.
+    /// The first value of a data directory: nothing promised, nothing pending, and nothing that could be missing.
     #[must_use]
     pub fn new(node_id: u64, cluster_id: u64, server_id: ServerId) -> Superblock {
         Superblock {
@@ -68,13 +84,27 @@ impl Superblock {
             reset_pending: None,
             state_announced: None,
             committed: Zxid::ZERO,
+            recall: Recall::Whole,
+        }
+    }
+
+    /// The value of a directory whose history is to be set aside: what was promised stays promised.
+    #[must_use]
+    pub fn without_history(&self) -> Superblock {
+        Superblock {
+            epoch_accepted: self.epoch_accepted,
+            epoch_current: self.epoch_current,
+            recall: Recall::Clearing,
+            ..Superblock::new(self.node_id, self.cluster_id, self.server_id)
         }
     }
 
     /// True when no two values contradict each other.
     fn is_sound(&self) -> bool {
         let pending = [self.truncate_pending, self.reset_pending, self.state_announced];
-        self.epoch_current <= self.epoch_accepted && pending.iter().flatten().count() <= 1
+        let (pending, clearing) = (pending.iter().flatten().count(), self.recall == Recall::Clearing);
+        let blank = self.committed == Zxid::ZERO && self.clean_stop.is_none();
+        self.epoch_current <= self.epoch_accepted && pending <= usize::from(!clearing) && (blank || !clearing)
     }
 }
 
@@ -317,7 +347,9 @@ impl SuperblockStore {
         assert!(now.node_id == next.node_id, "a node keeps its identity");
         assert!(now.epoch_accepted <= next.epoch_accepted, "a promise is never taken back");
         assert!(now.epoch_current <= next.epoch_current, "epochs only grow");
-        assert!(now.committed <= next.committed, "what is committed stays so");
+        let forgets = next.recall == Recall::Clearing;
+        assert!(now.committed <= next.committed || forgets, "what is committed stays so");
+        assert!(next.recall != Recall::New || now.recall == Recall::New, "new once");
     }
 }
 

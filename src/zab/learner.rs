@@ -6,6 +6,8 @@
 //! - A4: nothing counts as committed before UPTODATE; then all that the epoch began with does, and what COMMIT named (rule R4).
 //! - A5: a proposal is acknowledged when it is durable, and not before UPTODATE.
 //! - A6: a leader that is silent for too long is left.
+//! - A7: who may have forgotten something makes no promise that counts: a leader could take it for word that nothing is missing. (It
+//!   answers as one that had promised before.)
 
 use std::collections::VecDeque;
 
@@ -173,6 +175,9 @@ pub struct Start {
     pub committed: Zxid,
     /// It votes; observers acknowledge no proposals.
     pub voter: bool,
+    /// What it has is all it ever acknowledged, so that its promise counts. Otherwise it is brought up to date by a leader whom others have
+    /// promised themselves to (A7).
+    pub whole: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -263,7 +268,8 @@ impl Learner {
             Input::LeaderInfo { epoch, zabra } => self.leader_info(epoch, zabra)?,
             Input::Accepted => {
                 self.advance("the accepted epoch", Stage::Accepting, Stage::Promised)?;
-                self.outputs.push_back(Output::AckEpoch { current: Some(self.start.current) });
+                let counts = self.start.whole || self.broken.is(Rule::ForgetfulPromise);
+                self.outputs.push_back(Output::AckEpoch { current: counts.then_some(self.start.current) });
             }
             Input::Diff { upto } => {
                 self.advance("DIFF", Stage::Promised, Stage::History)?;
@@ -335,8 +341,8 @@ impl Learner {
     pub fn fingerprint(&self, into: &mut impl std::hash::Hasher) {
         use std::hash::Hash;
         assert!(self.outputs.is_empty(), "drained after each input");
-        let Start { accepted, current, committed, .. } = self.start;
-        (accepted, current, committed, self.stage, self.epoch).hash(into);
+        let Start { accepted, current, committed, whole, .. } = self.start;
+        (accepted, current, committed, whole, self.stage, self.epoch).hash(into);
         (self.last, self.last_of_earlier, self.history_last).hash(into);
         (self.durable, self.committed, self.acked).hash(into);
     }

@@ -380,8 +380,14 @@ impl<'a> World<'a> {
         let voter = self.is_voter(node);
         let n = &mut self.nodes[node];
         n.durable_len = n.log.len();
-        let start =
-            Start { accepted: n.accepted, current: n.current, last: n.last(), committed: n.committed, voter };
+        let start = Start {
+            accepted: n.accepted,
+            current: n.current,
+            last: n.last(),
+            committed: n.committed,
+            voter,
+            whole: true,
+        };
         let learner = Learner::new(self.now, LIMITS, start);
         n.role = Role::Following(Follow { learner, link: id, incoming: Vec::new(), history_len: 0 });
         self.learn(node, learner::Input::Opened);

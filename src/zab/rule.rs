@@ -35,6 +35,10 @@ pub enum Rule {
     LeaderStays,
     /// M3: a server says of itself in an election what a crash may take back.
     VoteWithUnflushedTail,
+    /// EL10, B8: a server that may have forgotten what it acknowledged votes all the same (ZooKeeper's wiped servers do).
+    ForgetfulVote,
+    /// A7: a server that may have forgotten what it acknowledged promises all the same.
+    ForgetfulPromise,
     /// A sync is answered without asking a quorum whether this server still leads.
     SyncUnconfirmed,
     /// R4: a leader serves before it has applied what it began with (ZOOKEEPER-4503).
@@ -47,7 +51,7 @@ pub enum Rule {
 
 impl Rule {
     /// Those that random schedules are known to notice.
-    pub const ALL: [Rule; 17] = [
+    pub const ALL: [Rule; 19] = [
         Rule::EpochBeforeHistory,
         Rule::AckBeforeFlush,
         Rule::AppliedBeforeUpToDate,
@@ -61,6 +65,8 @@ impl Rule {
         Rule::EstablishedWithoutQuorum,
         Rule::LeaderStays,
         Rule::VoteWithUnflushedTail,
+        Rule::ForgetfulVote,
+        Rule::ForgetfulPromise,
         Rule::SyncUnconfirmed,
         Rule::ServedBeforeApplied,
         Rule::SyncOvertaken,

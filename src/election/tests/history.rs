@@ -14,7 +14,7 @@ fn a_late_server_joins_whatever_round_it_is_in() {
     let out = hear(&mut e, 3, notice(Leading, vote(3, 9, 4), 2));
     let decision = decided(&out).expect("a quorum and the leader's word");
     assert_eq!((decision.state, decision.round, e.round()), (Following, 2, 2), "and goes on from that round");
-    e.handle(NOW, Input::Start { zxid: 9, epoch: 4 });
+    e.handle(NOW, Input::Start { zxid: 9, epoch: 4, new: None });
     assert_eq!(e.round(), 3);
 }
 
@@ -170,7 +170,7 @@ fn a_configuration_that_is_not_taken_over_disturbs_nobody() {
     let newer = Notice { config: Some(config(&(voters(5) + "version=7"))), ..notice(Look, vote(2, 9, 1), 1) };
     let electorate = Electorate::new(config(&voters(3)), None);
     let mut e = Election::new(ServerId(1), electorate, Options::default());
-    e.handle(NOW, Input::Start { zxid: 5, epoch: 1 });
+    e.handle(NOW, Input::Start { zxid: 5, epoch: 1, new: None });
     hear(&mut e, 2, newer.clone());
     assert_eq!((e.round(), e.vote()), (1, Some(vote(2, 9, 1))), "the vote counts, and the round goes on");
     assert!(decided(&hear(&mut e, 3, notice(Look, vote(2, 9, 1), 1))).is_some());

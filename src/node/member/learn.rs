@@ -13,6 +13,7 @@ use crate::node::{SnapshotOptions, SnapshotTask};
 use crate::storage::log::format::record_bytes;
 use crate::storage::log::{Group, LogError, RecordKind};
 use crate::storage::snapshot::LEVEL_DEFAULT;
+use crate::storage::superblock::Recall;
 use crate::tree::Tree;
 use crate::wire::quorum::{AuthId, PacketKind, PacketLimits, QuorumPacket, Step, put_request};
 use crate::wire::quorum_payload::{
@@ -99,12 +100,15 @@ impl Learning {
 
 impl Member {
     /// The election has chosen another server.
-    pub(super) fn follow(&mut self, now: MonoMs, leader: ServerId) {
+    pub(super) fn follow(&mut self, now: MonoMs, vote: &election::Vote) {
         assert!(matches!(self.role, Role::Looking), "who looks finds a leader");
         let parked: Vec<LinkId> = self.links.keys().copied().collect();
         parked.into_iter().for_each(|link| self.close(link, None));
-        let start = self.learner_start();
-        let link = self.next_link();
+        let mut start = self.learner_start();
+        // Nobody has anything yet: what is promised now is the first promise.
+        let accepted = i64::from(start.accepted.0);
+        start.whole |= self.recall() == Recall::New && vote.is_of_new_ensemble(accepted);
+        let (link, leader) = (self.next_link(), vote.leader);
         self.role = Role::Learning(Box::new(Learning {
             leader,
             link,

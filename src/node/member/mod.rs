@@ -34,7 +34,7 @@ use crate::node::snap_stream::{SnapSource, SnapStreamError};
 use crate::node::{SharedTree, SnapshotFailed};
 use crate::storage::log::{Appender, Durable, Flusher, Group, LogError, LogReader};
 use crate::storage::snapshot::SnapshotStore;
-use crate::storage::superblock::SuperblockError;
+use crate::storage::superblock::{Recall, SuperblockError};
 use crate::tree::{Tree, TreeOptions};
 use crate::wire::election::PeerState;
 use crate::wire::quorum::{AuthIds, PeerError};
@@ -405,6 +405,18 @@ impl Member {
         self.election.unheard().into_iter().collect()
     }
 
+    /// Voters that cannot vote in an election that goes on, because they may have forgotten what they acknowledged.
+    #[must_use]
+    pub fn voteless(&self) -> Vec<ServerId> {
+        self.election.voteless().into_iter().collect()
+    }
+
+    /// Whether what this server ever acknowledged is in its directory.
+    #[must_use]
+    pub fn recall(&self) -> Recall {
+        self.storage.dir.superblock().recall
+    }
+
     /// The configuration.
     #[must_use]
     pub const fn config(&self) -> &Arc<QuorumConfig> {
@@ -458,7 +470,7 @@ impl Member {
                 election::Output::Timer(at) => self.election_timer = at,
                 election::Output::Decided(decision) => match decision.state {
                     PeerState::Leading => self.lead(now),
-                    _ => self.follow(now, decision.vote.leader),
+                    _ => self.follow(now, &decision.vote),
                 },
                 // A hint, which the leader's own limits make good on.
                 election::Output::Deserted { .. } => {}
@@ -506,13 +518,14 @@ impl Member {
             return;
         }
         self.role = Role::Looking;
-        let zxid = if self.electorate.is_voter(self.options.me) && !self.diverged {
-            self.positions.appended().to_wire()
-        } else {
-            NO_ZXID
-        };
-        let epoch = i64::from(self.epochs().1.0);
-        self.elect(now, election::Input::Start { zxid, epoch });
+        let recall = self.recall();
+        let forgot = recall == Recall::Lost && !self.broken.is(Rule::ForgetfulVote);
+        let stands = self.electorate.is_voter(self.options.me) && !self.diverged && !forgot;
+        let zxid = if stands { self.positions.appended().to_wire() } else { NO_ZXID };
+        let (accepted, epoch) = self.epochs();
+        let is_new = recall == Recall::New && !self.broken.is(Rule::ForgetfulVote);
+        let new = is_new.then_some(i64::from(accepted.0));
+        self.elect(now, election::Input::Start { zxid, epoch: i64::from(epoch.0), new });
         self.hear_early_votes(now);
     }
 

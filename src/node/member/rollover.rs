@@ -9,6 +9,7 @@
 use super::link::{Kind, Source};
 use super::{Member, Role};
 use crate::base::MonoMs;
+use crate::storage::superblock::Recall;
 use crate::zab::LinkId;
 use crate::zab::leader::Input;
 use crate::zab::learner::{self, Learner, Start};
@@ -106,6 +107,7 @@ impl Member {
             last: self.positions.appended(),
             committed: self.positions.committed(),
             voter: self.electorate.is_voter(self.options.me),
+            whole: self.recall() == Recall::Whole,
         }
     }
 }

@@ -3,18 +3,20 @@
 //! - D1: what a call here has stored is durable when it returns; after an error it may or may not be, and the process stops (R10).
 //! - D2: what is known to be committed is never cut or replaced away.
 //! - D3: the log and the snapshots are cut, or replaced, as one: intent, snapshots that hold more, log, intent cleared (R3, R9).
+//! - D4: who has taken over a leader's history has all that counts: [`Recall::Whole`].
 
 use std::io;
 use std::path::Path;
 
 use thiserror::Error;
 
-use super::{NodePlaces, RecoverError, RecoverEvent, RecoverShell};
+use super::set_aside::{self, DAMAGED_PREFIX};
+use super::{NodePlaces, RecoverError, RecoverEvent, RecoverOptions, RecoverShell};
 use crate::base::rng::Rng;
-use crate::base::{Epoch, LogPos, ServerId, Zxid};
+use crate::base::{Epoch, LogPos, Zxid};
 use crate::storage::log::{Appender, Flusher, LogError};
 use crate::storage::snapshot::{SnapshotError, SnapshotStore, VerifyReport};
-use crate::storage::superblock::{Superblock, SuperblockError, SuperblockStore};
+use crate::storage::superblock::{Recall, Superblock, SuperblockError, SuperblockStore};
 use crate::storage::vfs::{Vfs, VfsLock};
 
 /// Lock and superblock of a node, this process's until it is dropped.
@@ -95,11 +97,11 @@ impl From<io::Error> for AnnounceError {
 }
 
 impl NodeDir {
-    /// Takes the lock and opens the superblock, or makes one where there is no data.
+    /// Takes the lock and opens the superblock, or makes one where there is no data; finishes setting a history aside.
     pub(super) fn open(
         vfs: &dyn Vfs,
         places: &NodePlaces,
-        server_id: ServerId,
+        options: &RecoverOptions,
         seeds: &mut Rng,
         shell: &RecoverShell<'_>,
     ) -> Result<NodeDir, RecoverError> {
@@ -108,25 +110,48 @@ impl NodeDir {
             _ => RecoverError::Locked { path: places.data.clone(), source },
         })?;
         let data_present = holds_data(vfs, places)?;
-        let opened = SuperblockStore::open(vfs, &places.data, data_present)
-            .map_err(|source| RecoverError::superblock(places, source))?;
-        let (node_id, cluster_id) = (seeds.next_u64(), seeds.next_u64());
-        let superblock = match opened {
-            Some((superblock, copies)) => {
+        let fail = |source| RecoverError::superblock(places, source);
+        let blank = Superblock::new(seeds.next_u64(), seeds.next_u64(), options.server_id);
+        let superblock = match SuperblockStore::open(vfs, &places.data, data_present) {
+            Ok(Some((superblock, copies))) => {
                 (shell.observe)(&RecoverEvent::Superblock { copies: &copies });
                 superblock
             }
-            None => {
-                SuperblockStore::format(vfs, &places.data, Superblock::new(node_id, cluster_id, server_id))
-                    .map_err(|source| RecoverError::superblock(places, source))?
+            Ok(None) => {
+                let recall = if options.has_peers { Recall::New } else { Recall::Whole };
+                SuperblockStore::format(vfs, &places.data, Superblock { recall, ..blank }).map_err(fail)?
             }
+            Err(damage)
+                if options.has_peers && set_aside::is_superblock_damaged(vfs, &places.data, &damage) =>
+            {
+                (shell.observe)(&RecoverEvent::SetAside { damage: &fail(damage) });
+                set_aside::move_superblock(vfs, &places.data, blank.node_id)
+                    .map_err(|source| RecoverError::Directory { path: places.data.clone(), source })?;
+                SuperblockStore::format(vfs, &places.data, blank.without_history()).map_err(fail)?
+            }
+            Err(error) => return Err(fail(error)),
         };
-        let found = superblock.value().server_id;
-        if found != server_id {
-            let dir = places.data.clone();
-            return Err(RecoverError::WrongServer { dir, found, expected: server_id });
+        let (found, expected) = (superblock.value().server_id, options.server_id);
+        if found != expected {
+            return Err(RecoverError::WrongServer { dir: places.data.clone(), found, expected });
         }
-        Ok(NodeDir { superblock, _lock: lock })
+        let dir = NodeDir { superblock, _lock: lock };
+        dir.finish_setting_aside(vfs, places)?;
+        Ok(dir)
+    }
+
+    /// Gives the history up, durably (B8): what follows finds a directory without any.
+    pub(super) fn lose_history(&mut self, vfs: &dyn Vfs, places: &NodePlaces) -> Result<(), RecoverError> {
+        let blank = self.superblock().without_history();
+        self.superblock.store(blank).map_err(|source| RecoverError::superblock(places, source))?;
+        self.finish_setting_aside(vfs, places)
+    }
+
+    fn finish_setting_aside(&self, vfs: &dyn Vfs, places: &NodePlaces) -> Result<(), RecoverError> {
+        if self.superblock().recall != Recall::Clearing {
+            return Ok(());
+        }
+        set_aside::move_history(vfs, places, self.superblock(), self.superblock.generation())
     }
 
     /// What is on the disk.
@@ -138,13 +163,16 @@ impl NodeDir {
     /// True when there has been a log: one that is missing then is a loss.
     #[must_use]
     pub fn has_history(&self) -> bool {
-        self.superblock.generation() > 1
+        self.superblock.generation() > 1 && self.superblock().recall != Recall::Clearing
     }
 
     /// Before the first append of a life (B5); stored in any case, so that from the first life on there is a history. Ends a
-    /// pending truncation or reset, which opening the log has finished.
+    /// pending truncation or reset, which opening the log has finished, and setting a history aside: there is a new log now.
     pub(super) fn log_grows(&mut self) -> Result<(), SuperblockError> {
-        self.store_pending(Pending::Nothing)?;
+        self.change(|value| {
+            Pending::Nothing.put(value);
+            value.recall = if value.recall == Recall::Clearing { Recall::Lost } else { value.recall };
+        })?;
         assert!(self.has_history(), "B5");
         Ok(())
     }
@@ -158,14 +186,17 @@ impl NodeDir {
         self.change(|value| value.epoch_accepted = epoch)
     }
 
-    /// The history of the leader of `epoch`, which was accepted before, is durable here (rule R1: not before that).
+    /// The history of the leader of `epoch`, which was accepted before, is durable here (rule R1: not before that; D4).
     ///
     /// # Errors
     /// It may or may not be stored: nothing is acknowledged, and the process stops.
     pub fn enter_epoch(&mut self, epoch: Epoch) -> Result<(), SuperblockError> {
         assert!(epoch <= self.superblock().epoch_accepted, "an epoch is accepted before it is entered");
         assert!(epoch >= self.superblock().epoch_current, "epochs only grow");
-        self.change(|value| value.epoch_current = epoch)
+        self.change(|value| {
+            value.epoch_current = epoch;
+            value.recall = Recall::Whole;
+        })
     }
 
     /// Takes note that everything up to `zxid` is committed *and durable here* (applied, in short): a start goes up to there without
@@ -305,12 +336,7 @@ impl NodeDir {
 
     /// The clean-stop place goes in the same write: it may lie behind the cut.
     fn store_pending(&mut self, pending: Pending) -> Result<(), SuperblockError> {
-        self.change(|value| {
-            value.truncate_pending = if let Pending::Truncate(to) = pending { Some(to) } else { None };
-            value.reset_pending = if let Pending::Reset(base) = pending { Some(base) } else { None };
-            value.state_announced = if let Pending::State(base) = pending { Some(base) } else { None };
-            value.clean_stop = None;
-        })
+        self.change(|value| pending.put(value))
     }
 
     fn change(&mut self, change: impl FnOnce(&mut Superblock)) -> Result<(), SuperblockError> {
@@ -333,6 +359,13 @@ pub(super) enum Pending {
 }
 
 impl Pending {
+    fn put(self, value: &mut Superblock) {
+        value.truncate_pending = if let Pending::Truncate(to) = self { Some(to) } else { None };
+        value.reset_pending = if let Pending::Reset(base) = self { Some(base) } else { None };
+        value.state_announced = if let Pending::State(base) = self { Some(base) } else { None };
+        value.clean_stop = None;
+    }
+
     /// The last transaction that stays: no snapshot may hold a later one.
     pub(super) fn target(self) -> Option<Zxid> {
         match self {
@@ -369,7 +402,9 @@ fn is_covered(snapshots: &SnapshotStore, log_base: Zxid, to: Zxid) -> Result<boo
 /// True when there is a snapshot or a log file: data that a superblock must belong to (rule R8).
 fn holds_data(vfs: &dyn Vfs, places: &NodePlaces) -> Result<bool, RecoverError> {
     let is_data = |dir: &Path, prefix: &str| match vfs.list(dir) {
-        Ok(names) => Ok(names.iter().any(|name| name.starts_with(prefix))),
+        Ok(names) => {
+            Ok(names.iter().any(|name| name.starts_with(prefix) && !name.starts_with(DAMAGED_PREFIX)))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(source) => Err(RecoverError::Directory { path: dir.to_path_buf(), source }),
     };

@@ -1,5 +1,6 @@
 //! What the simulator cannot ask for: every refusal with its words, truncation with snapshots, several threads, progress.
 
+mod damage;
 mod member;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 
 use super::*;
-use crate::base::{ConnId, WallMs};
+use crate::base::{ConnId, Epoch, WallMs};
 use crate::node::snapshot::{CHUNK_BYTES_DEFAULT, SnapshotOptions, SnapshotTask};
 use crate::node::{AuthIds, Prepare, PrepareOptions, WriteRequest};
 use crate::session::Tracker;
@@ -29,6 +30,7 @@ fn options() -> RecoverOptions {
         log: LogOptions { segment_bytes: 16 << 10, ..LogOptions::default() },
         server_id: ServerId(1),
         replay: Replay::All,
+        has_peers: false,
         seed: 7,
     }
 }

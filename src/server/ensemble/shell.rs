@@ -755,10 +755,20 @@ impl Shell {
         if ensemble.standing().is_some() {
             return;
         }
-        let missing: Vec<String> = self.member.unheard().iter().map(|id| id.0.to_string()).collect();
-        if self.missing_at <= Instant::now() && !missing.is_empty() {
+        let names = |ids: Vec<ServerId>| ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(", ");
+        let (missing, voteless) = (self.member.unheard(), self.member.voteless());
+        if self.missing_at <= Instant::now() && !(missing.is_empty() && voteless.is_empty()) {
             self.missing_at = Instant::now() + MISSING_EVERY;
-            tracing::warn!(missing = missing.join(", "), "waiting for a quorum");
+            if voteless.is_empty() {
+                tracing::warn!(missing = names(missing), "waiting for a quorum");
+            } else {
+                // Their directories are new or were damaged: what they once acknowledged may be known to those who are missing alone.
+                tracing::warn!(
+                    missing = names(missing),
+                    without_vote = names(voteless),
+                    "waiting for a quorum of servers that have forgotten nothing; if those missing are gone for good, see `zabra recover --help`"
+                );
+            }
         }
         let patience = READ_ONLY_AFTER.max(Duration::from_millis(self.shared.config.tick_ms.into()));
         let looking = self.looking_since.elapsed();

@@ -18,6 +18,8 @@ pub enum Files {
     Whole,
     /// A header or a size is wrong. Files get their final name only after both are synced.
     BadHead,
+    /// A whole header that names another node: a directory that is not this node's.
+    Foreign,
     /// A number is missing between two others. Purge and truncation remove from the ends, one synced step at a time.
     Hole,
 }
@@ -130,6 +132,8 @@ pub enum Row {
     LogMissing,
     /// A segment's header is damaged.
     HeadDamaged,
+    /// A segment is another node's.
+    SegmentForeign,
     /// A segment is missing between two others.
     SegmentMissing,
     /// The log was being replaced by an empty one.
@@ -155,6 +159,22 @@ pub enum Row {
 }
 
 impl Row {
+    /// True when files that this node wrote are not what it wrote, or are gone: not when they may be somewhere else, as behind a
+    /// directory that is not mounted, and not for what a crash leaves.
+    #[must_use]
+    pub const fn is_damage(self) -> bool {
+        matches!(
+            self,
+            Row::HeadDamaged
+                | Row::SegmentMissing
+                | Row::ResetSnapshotMissing
+                | Row::StartMissing
+                | Row::TruncationTargetMissing
+                | Row::RecordDamaged
+                | Row::EndMissing
+        )
+    }
+
     /// The label, as in `docs/recovery.md`.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -162,6 +182,7 @@ impl Row {
             Row::Fresh => "FRESH",
             Row::LogMissing => "LOG-MISSING",
             Row::HeadDamaged => "HEAD-DAMAGED",
+            Row::SegmentForeign => "SEGMENT-FOREIGN",
             Row::SegmentMissing => "SEGMENT-MISSING",
             Row::ResetPending => "RESET-PENDING",
             Row::ResetSnapshotMissing => "RESET-SNAPSHOT-MISSING",
@@ -246,10 +267,11 @@ const fn pending(row: Row, intent: Intent, decision: Decision) -> Case {
 }
 
 /// The table.
-pub const TABLE: [Case; 14] = [
+pub const TABLE: [Case; 15] = [
     absent(Row::Fresh, false, Decision::Create),
     absent(Row::LogMissing, true, Decision::Refuse),
     case(Row::HeadDamaged, &[Files::BadHead], Decision::Refuse),
+    case(Row::SegmentForeign, &[Files::Foreign], Decision::Refuse),
     case(Row::SegmentMissing, &[Files::Hole], Decision::Refuse),
     replaced(Row::ResetPending, Reset::Covered, Decision::Reset),
     replaced(Row::ResetSnapshotMissing, Reset::Uncovered, Decision::Refuse),
@@ -299,7 +321,7 @@ mod tests {
 
     fn all_observations() -> Vec<Observed> {
         let mut all = vec![];
-        for files in [Files::None, Files::Whole, Files::BadHead, Files::Hole] {
+        for files in [Files::None, Files::Whole, Files::BadHead, Files::Foreign, Files::Hole] {
             for (intent, reset) in pendings() {
                 for bits in 0..64 {
                     let bit = |n: u32| bits >> n & 1 == 1;

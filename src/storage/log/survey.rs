@@ -125,9 +125,9 @@ pub(super) fn survey(
         let path = segment_path(dir, number);
         match open_segment(vfs, &path, number, options)? {
             Ok(found) => segments.push(found),
-            Err(detail) => {
+            Err((files, detail)) => {
                 let pos = LogPos { segment: number, offset: 0 };
-                return Ok(unwalked(Files::BadHead, options, pos, path, detail));
+                return Ok(unwalked(files, options, pos, path, detail));
             }
         }
     }
@@ -197,26 +197,31 @@ fn unwalked(files: Files, options: &SurveyOptions, pos: LogPos, path: PathBuf, d
     }
 }
 
+/// What that makes of the files, and what is wrong.
+type BadSegment = (Files, String);
+
 /// Opens one segment and checks what can be checked without its records; the inner error says what is wrong with it.
 fn open_segment(
     vfs: &dyn Vfs,
     path: &Path,
     number: u64,
     options: &SurveyOptions,
-) -> Result<Result<Found, String>, LogError> {
+) -> Result<Result<Found, BadSegment>, LogError> {
     let file = vfs.open(path, options.mode).map_err(|e| LogError::io("open segment", path, e))?;
     if options.drop_cache {
         file.drop_cache().map_err(|e| LogError::io("drop cache of", path, e))?;
     }
     let size = file.size().map_err(|e| LogError::io("stat", path, e))?;
     if size < SEGMENT_HEAD_BYTES as u64 {
-        return Ok(Err(format!("the file has {size} bytes, not even a header")));
+        return Ok(Err((Files::BadHead, format!("the file has {size} bytes, not even a header"))));
     }
     let mut page = vec![0u8; SEGMENT_HEAD_BYTES];
     file.read_exact_at(&mut page, 0).map_err(|e| LogError::io("read header of", path, e))?;
     let head = match SegmentHead::decode(&page) {
         Ok(head) => head,
-        Err(HeadFault::Damaged) => return Ok(Err("the header does not match its checksum".into())),
+        Err(HeadFault::Damaged) => {
+            return Ok(Err((Files::BadHead, "the header does not match its checksum".into())));
+        }
         Err(HeadFault::Version(found)) => {
             return Err(LogError::Version { path: path.to_path_buf(), found, known: FORMAT_VERSION });
         }
@@ -229,19 +234,19 @@ fn open_segment(
     }))
 }
 
-fn check_head(head: &SegmentHead, number: u64, size: u64, identity: Option<u64>) -> Result<(), String> {
+fn check_head(head: &SegmentHead, number: u64, size: u64, identity: Option<u64>) -> Result<(), BadSegment> {
+    if let Some(ours) = identity.filter(|ours| *ours != head.identity) {
+        let detail = format!("the segment belongs to node {:016x}, this is {ours:016x}", head.identity);
+        return Err((Files::Foreign, detail));
+    }
     if head.number != number {
-        return Err(format!("the header is that of segment {}", head.number));
+        return Err((Files::BadHead, format!("the header is that of segment {}", head.number)));
     }
     if head.segment_bytes != size {
-        return Err(format!("the file has {size} bytes, its header says {}", head.segment_bytes));
+        let detail = format!("the file has {size} bytes, its header says {}", head.segment_bytes);
+        return Err((Files::BadHead, detail));
     }
-    match identity {
-        Some(ours) if ours != head.identity => {
-            Err(format!("the segment belongs to node {:016x}, this is {ours:016x}", head.identity))
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// The chain, as far as it goes.

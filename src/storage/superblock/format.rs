@@ -2,7 +2,7 @@
 //!
 //! Place and coverage of the checksum are the same in every version, so that "made by a later version" is told from damage.
 
-use super::Superblock;
+use super::{Recall, Superblock};
 use crate::base::checksum::crc32;
 use crate::base::{Epoch, LogPos, ServerId, Zxid};
 use crate::storage::fields::{put, put_u32, put_u64, u32_at, u64_at};
@@ -13,8 +13,10 @@ pub(super) const COPY_COUNT: usize = 2;
 pub(super) const COPY_BYTES: usize = 4_096;
 
 /// Version written by this build, and the newest it reads.
-pub const VERSION: u32 = 2;
-/// The version before: without `reset_zxid` and `committed_zxid`, whose places were unused, hence zero.
+pub const VERSION: u32 = 3;
+/// The version before: without the flags of `Recall`; every directory counted as whole.
+const VERSION_WITHOUT_RECALL: u32 = 2;
+/// The first: also without `reset_zxid` and `committed_zxid`, whose places were unused, hence zero.
 const VERSION_WITHOUT_RESET: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"ZABRASUP";
@@ -65,6 +67,14 @@ const FLAG_TRUNCATE: u64 = 1;
 const FLAG_CLEAN_STOP: u64 = 2;
 const FLAG_RESET: u64 = 4;
 const FLAG_STATE: u64 = 8;
+const FLAG_NEW: u64 = 16;
+const FLAG_LOST: u64 = 32;
+const FLAG_CLEARING: u64 = 64;
+
+/// Flags that version 1 defined; version 2; this one.
+const FLAGS_V1: u64 = FLAG_TRUNCATE | FLAG_CLEAN_STOP;
+const FLAGS_V2: u64 = FLAGS_V1 | FLAG_RESET | FLAG_STATE;
+const FLAGS: u64 = FLAGS_V2 | FLAG_NEW | FLAG_LOST | FLAG_CLEARING;
 
 /// What is wrong with a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +106,8 @@ pub(super) fn encode(value: &Superblock, generation: u64, copy: u32) -> [u8; COP
     let flags = if value.truncate_pending.is_some() { FLAG_TRUNCATE } else { 0 }
         | if value.clean_stop.is_some() { FLAG_CLEAN_STOP } else { 0 }
         | if value.reset_pending.is_some() { FLAG_RESET } else { 0 }
-        | if value.state_announced.is_some() { FLAG_STATE } else { 0 };
+        | if value.state_announced.is_some() { FLAG_STATE } else { 0 }
+        | recall_flag(value.recall);
     let reset = value.reset_pending.or(value.state_announced).unwrap_or_default();
     put(&mut out, MAGIC_AT, &MAGIC);
     put_u32(&mut out, VERSION_AT, VERSION);
@@ -126,17 +137,19 @@ pub(super) fn decode(bytes: &[u8; COPY_BYTES], copy: u32) -> Result<Copy, CopyDa
         return Err(CopyDamage::Checksum);
     }
     let version = u32_at(bytes, VERSION_AT);
-    if version != VERSION && version != VERSION_WITHOUT_RESET {
+    if ![VERSION, VERSION_WITHOUT_RECALL, VERSION_WITHOUT_RESET].contains(&version) {
         return Err(CopyDamage::Version(version));
     }
     if u32_at(bytes, COPY_AT) != copy {
         return Err(CopyDamage::WrongCopy(u32_at(bytes, COPY_AT)));
     }
     let flags = u64_at(bytes, FLAGS_AT);
-    let value = decode_value(bytes, flags);
+    let recall = decode_recall(flags).ok_or(CopyDamage::Contradiction)?;
+    let value = decode_value(bytes, flags, recall);
     let (flags_known, unused_at) = match version {
-        VERSION_WITHOUT_RESET => (FLAG_TRUNCATE | FLAG_CLEAN_STOP, RESET_ZXID_AT),
-        _ => (FLAG_TRUNCATE | FLAG_CLEAN_STOP | FLAG_RESET | FLAG_STATE, UNUSED_AT),
+        VERSION_WITHOUT_RESET => (FLAGS_V1, RESET_ZXID_AT),
+        VERSION_WITHOUT_RECALL => (FLAGS_V2, UNUSED_AT),
+        _ => (FLAGS, UNUSED_AT),
     };
     let unused = bytes[unused_at..CRC_AT].iter().all(|&b| b == 0);
     if flags & !flags_known != 0 || !unused || !value.is_sound() {
@@ -145,7 +158,22 @@ pub(super) fn decode(bytes: &[u8; COPY_BYTES], copy: u32) -> Result<Copy, CopyDa
     Ok(Copy { generation: u64_at(bytes, GENERATION_AT), value })
 }
 
-fn decode_value(bytes: &[u8; COPY_BYTES], flags: u64) -> Superblock {
+const fn recall_flag(recall: Recall) -> u64 {
+    match recall {
+        Recall::Whole => 0,
+        Recall::New => FLAG_NEW,
+        Recall::Lost => FLAG_LOST,
+        Recall::Clearing => FLAG_CLEARING,
+    }
+}
+
+fn decode_recall(flags: u64) -> Option<Recall> {
+    let found = flags & (FLAG_NEW | FLAG_LOST | FLAG_CLEARING);
+    let all = [Recall::Whole, Recall::New, Recall::Lost, Recall::Clearing];
+    all.into_iter().find(|recall| recall_flag(*recall) == found)
+}
+
+fn decode_value(bytes: &[u8; COPY_BYTES], flags: u64, recall: Recall) -> Superblock {
     let clean = LogPos { segment: u64_at(bytes, CLEAN_SEGMENT_AT), offset: u64_at(bytes, CLEAN_OFFSET_AT) };
     Superblock {
         node_id: u64_at(bytes, NODE_ID_AT),
@@ -158,5 +186,6 @@ fn decode_value(bytes: &[u8; COPY_BYTES], flags: u64) -> Superblock {
         reset_pending: (flags & FLAG_RESET != 0).then(|| Zxid(u64_at(bytes, RESET_ZXID_AT))),
         state_announced: (flags & FLAG_STATE != 0).then(|| Zxid(u64_at(bytes, RESET_ZXID_AT))),
         committed: Zxid(u64_at(bytes, COMMITTED_ZXID_AT)),
+        recall,
     }
 }

@@ -217,8 +217,8 @@ fn swapped_and_foreign_copies_are_refused() {
 #[test]
 fn a_later_version_is_told_from_damage() {
     let (disk, _) = formatted();
-    write_raw(&disk, 0, with_byte(&format::encode(&first(), 1, 0), 8, 3));
-    assert!(matches!(load(&disk, dir(), true), Err(SuperblockError::Version { found: 3, known: 2 })));
+    write_raw(&disk, 0, with_byte(&format::encode(&first(), 1, 0), 8, 4));
+    assert!(matches!(load(&disk, dir(), true), Err(SuperblockError::Version { found: 4, known: 3 })));
 }
 
 /// A copy with one byte changed and the checksum made right.
@@ -257,6 +257,40 @@ fn the_version_before_has_no_reset_and_no_commit_point() {
         let bytes = with_byte(&format::encode(&value, 1, 0), 8, 1);
         assert_eq!(format::decode(&bytes, 0).unwrap_err(), CopyDamage::Contradiction);
         assert_eq!(format::decode(&format::encode(&value, 1, 0), 0).unwrap().value, value);
+    }
+}
+
+#[test]
+fn the_version_before_knows_whole_histories_only() {
+    let (disk, _) = formatted();
+    for copy in 0..COPY_COUNT {
+        write_raw(&disk, copy, with_byte(&format::encode(&later(), 4, copy as u32), 8, 2));
+    }
+    assert_eq!(opened(&disk).0.value(), &later());
+    for recall in [Recall::New, Recall::Lost, Recall::Clearing] {
+        let value = Superblock { recall, ..first() };
+        let bytes = with_byte(&format::encode(&value, 1, 0), 8, 2);
+        assert_eq!(format::decode(&bytes, 0).unwrap_err(), CopyDamage::Contradiction);
+        assert_eq!(format::decode(&format::encode(&value, 1, 0), 0).unwrap().value, value);
+    }
+}
+
+#[test]
+fn who_gives_a_history_up_keeps_its_promises_and_vouches_for_nothing() {
+    let (disk, mut store) = formatted();
+    store.store(later()).unwrap();
+    let blank = later().without_history();
+    store.store(blank.clone()).unwrap();
+    let found = opened(&disk.after_crash(&mut Nothing)).0.value().clone();
+    assert_eq!(found, blank);
+    assert_eq!((found.epoch_accepted, found.epoch_current), (Epoch(7), Epoch(6)));
+    assert_eq!((found.truncate_pending, found.clean_stop, found.committed), (None, None, Zxid::ZERO));
+    for wrong in [
+        Superblock { committed: Zxid(1), ..blank.clone() },
+        Superblock { clean_stop: Some(LogPos::default()), ..blank.clone() },
+        Superblock { reset_pending: Some(Zxid(1)), ..blank },
+    ] {
+        assert_eq!(format::decode(&format::encode(&wrong, 1, 0), 0).unwrap_err(), CopyDamage::Contradiction);
     }
 }
 

@@ -5,6 +5,7 @@
 //! - ND3: flushes end when their event comes, not before; several inputs share one flush, as the seed has it.
 
 mod background;
+mod decay;
 mod life;
 mod serve;
 
@@ -53,6 +54,8 @@ pub(super) struct Node {
     pub(super) epochs: (Epoch, Epoch),
     /// The zxids that its disk holds, as far as it is known to be durable: the whole history, snapshots counted.
     pub(super) durable: Vec<Zxid>,
+    /// What it held before its disk lost that: an acknowledgement given then is not taken back.
+    pub(super) held_once: Vec<Zxid>,
     /// How many of the committed history are known to be a beginning of it.
     pub(super) agreed: usize,
     /// It crashed in the middle of something that may have been a cut or a replacement.
@@ -186,6 +189,7 @@ impl Node {
             flush_ms: setup.flush_ms,
             epochs: (Epoch(0), Epoch(0)),
             durable: Vec::new(),
+            held_once: Vec::new(),
             agreed: 0,
             unsure: false,
         }

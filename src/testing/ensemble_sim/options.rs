@@ -120,6 +120,12 @@ counts! {
     slow_disks,
     /// Clocks that ran wrong.
     clocks,
+    /// Directories that were gone.
+    wiped,
+    /// Disks on which bits flipped.
+    rotten,
+    /// Histories set aside because of that.
+    set_aside,
 }
 
 /// What is decided once per run.
@@ -225,6 +231,7 @@ impl Setup {
             },
             server_id: Setup::server_id(index),
             replay,
+            has_peers: true,
             seed,
         }
     }

@@ -7,6 +7,7 @@ use super::{Sim, Violation, invariants, is_refusal};
 use crate::base::Zxid;
 use crate::base::rng::Rng;
 use crate::storage::snapshot::SnapshotStore;
+use crate::storage::superblock;
 use crate::storage::vfs::{OpenMode, Vfs};
 use crate::testing::sim_disk::{Everything, Fault, Nothing, OpKind, Random, SimDisk};
 
@@ -184,7 +185,11 @@ pub(super) fn damage_snapshot(sim: &mut Sim) -> Result<(), Violation> {
     let Some(&newest) = zxids.last() else { return Ok(()) };
     let zxid = if sim.rng.one_in(2) { newest } else { zxids[sim.rng.below(zxids.len() as u64) as usize] };
     let is_good = |zxid: &&Zxid| store.verify(**zxid).is_ok_and(|report| report.is_good());
-    let reaches_log = |other: &&Zxid| **other != zxid && **other >= sim.reset_at;
+    // A state that was announced, and did not take the log's place, is withdrawn before anything is loaded.
+    let stored = superblock::load(&sim.disk, &dir, false);
+    let announced = stored.ok().flatten().and_then(|found| found.value.state_announced);
+    let stays = |other: Zxid| other != zxid && Some(other) != announced;
+    let reaches_log = |other: &&Zxid| stays(**other) && **other >= sim.reset_at;
     let others = zxids.iter().filter(reaches_log).filter(is_good).count();
     let acknowledged = sim.model.acknowledged;
     damage(sim, &store.path(zxid), acknowledged, |_| others == 0)

@@ -33,7 +33,7 @@ impl World {
         let n = &mut self.nodes[node];
         n.durable_len = n.log.len();
         let (accepted, current, committed) = (n.accepted, n.current, n.committed);
-        let start = Start { accepted, current, last: n.last(), committed, voter: true };
+        let start = Start { accepted, current, last: n.last(), committed, voter: true, whole: true };
         let learner = Learner::new(NOW, self.setup.limits, start);
         let link = link_id(leader, node, slot);
         n.role = Role::Following(Box::new(Follow { learner, link, history_len: None }));

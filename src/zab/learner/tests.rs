@@ -11,8 +11,14 @@ const LIMITS: Limits = Limits {
     stall_ms: 800,
 };
 
-const START: Start =
-    Start { accepted: Epoch(4), current: Epoch(4), last: z(4, 7), committed: z(4, 5), voter: true };
+const START: Start = Start {
+    accepted: Epoch(4),
+    current: Epoch(4),
+    last: z(4, 7),
+    committed: z(4, 5),
+    voter: true,
+    whole: true,
+};
 
 const fn z(epoch: u32, counter: u32) -> Zxid {
     Zxid::new(Epoch(epoch), counter)
@@ -240,8 +246,14 @@ fn what_follows_is_the_next_counter_or_the_first_of_a_later_epoch() {
 
 #[test]
 fn the_first_transaction_there_is_follows_nothing() {
-    let empty =
-        Start { accepted: Epoch(0), current: Epoch(0), last: Zxid::ZERO, committed: Zxid::ZERO, voter: true };
+    let empty = Start {
+        accepted: Epoch(0),
+        current: Epoch(0),
+        last: Zxid::ZERO,
+        committed: Zxid::ZERO,
+        voter: true,
+        whole: true,
+    };
     assert_eq!(Scene::in_history(empty).feed(Input::Proposal(z(0, 1))), []);
     assert_eq!(Scene::in_history(empty).feed(Input::Proposal(z(3, 1))), []);
     let gap = LearnerError::Gap { last: Zxid::ZERO, found: z(0, 2) };
@@ -390,8 +402,14 @@ fn all_that_the_epoch_began_with_is_committed_at_uptodate_named_or_not() {
 
 #[test]
 fn of_the_epoch_itself_only_what_was_named_is_committed_at_uptodate() {
-    let in_five =
-        Start { accepted: Epoch(5), current: Epoch(5), last: z(5, 4), committed: z(5, 1), voter: true };
+    let in_five = Start {
+        accepted: Epoch(5),
+        current: Epoch(5),
+        last: z(5, 4),
+        committed: z(5, 1),
+        voter: true,
+        whole: true,
+    };
     let mut s = Scene::promised(in_five, true);
     s.feed(Input::Diff { upto: z(5, 3) });
     s.feed(Input::NewLeader(z(5, 0)));

@@ -1,7 +1,6 @@
 //! What a member of an ensemble needs beside: a state from elsewhere takes the place of the log, a start goes up to the commit point.
 
 use super::*;
-use crate::base::Epoch;
 
 // --- A state from elsewhere ---
 

@@ -1,6 +1,6 @@
-//! What is committed is on the disks of a quorum, and nothing committed ever leaves a disk.
+//! What is committed is on the disks of a quorum, or was when they said so; nothing committed ever leaves a disk that is not damaged.
 
-use super::super::node::{Process, read_zxids};
+use super::super::node::{Node, Process, read_zxids};
 use super::super::{Violation, World, show, violated};
 use crate::base::Zxid;
 use crate::storage::log::LogReader;
@@ -8,7 +8,9 @@ use crate::storage::log::LogReader;
 /// Everything up to `zxid` has just been committed.
 pub(in super::super) fn check(world: &World, zxid: Zxid) -> Result<(), Violation> {
     let voters = &world.nodes[..world.setup.voters];
-    let holders = voters.iter().filter(|node| node.durable.binary_search(&zxid).is_ok()).count();
+    let holds =
+        |node: &&Node| [&node.durable, &node.held_once].iter().any(|z| z.binary_search(&zxid).is_ok());
+    let holders = voters.iter().filter(holds).count();
     if holders >= world.setup.quorum() {
         return Ok(());
     }

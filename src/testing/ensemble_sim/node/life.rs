@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
@@ -10,7 +11,7 @@ use super::super::{Event, Turn, Violation, World, invariants, show, violated};
 use super::{Desk, Process};
 use crate::base::{MonoMs, Zxid};
 use crate::node::member::{Member, MemberStorage};
-use crate::node::recover::RecoverShell;
+use crate::node::recover::{RecoverEvent, RecoverShell};
 use crate::node::{RecoverError, RecoveredNode, Replay, recover};
 use crate::session::Tracker;
 use crate::storage::log::Log;
@@ -37,6 +38,7 @@ impl World {
             return Ok(());
         }
         self.nodes[node].off = false;
+        self.decay(node);
         let machine = &self.nodes[node];
         // Some starts are cut short.
         let cut_short = !self.calm && self.rng.one_in(12);
@@ -48,7 +50,18 @@ impl World {
         let hasty = self.options.rule == Some(Rule::TailAppliedAtStart);
         let replay = if hasty { Replay::All } else { Replay::Committed };
         let options = self.setup.recover_options(node, self.rng.next_u64(), replay);
-        let recovered = recover(&vfs, &Setup::places(), &options, &RecoverShell::quiet());
+        let set_aside = AtomicBool::new(false);
+        let observe = |event: &RecoverEvent<'_>| {
+            if matches!(event, RecoverEvent::SetAside { .. }) {
+                set_aside.store(true, Ordering::Relaxed);
+            }
+        };
+        let shell = RecoverShell { observe: &observe, ..RecoverShell::quiet() };
+        let recovered = recover(&vfs, &Setup::places(), &options, &shell);
+        if set_aside.into_inner() {
+            self.counts.set_aside += 1;
+            self.nodes[node].forget();
+        }
         if self.nodes[node].disk.has_crashed() {
             drop(recovered);
             self.counts.torn += 1;

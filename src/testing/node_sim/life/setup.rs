@@ -59,6 +59,7 @@ impl Setup {
             },
             server_id: ServerId(1),
             replay: Replay::All,
+            has_peers: false,
             seed,
         }
     }
