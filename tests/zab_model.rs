@@ -7,12 +7,23 @@ use std::time::Instant;
 use zabra::testing::zab_model::{Bounds, Limits, LinkSet, Mutation, Report, World, fresh, roots, search};
 
 /// Small enough to be looked at in whole, from the empty ensemble on.
-const SMALL: Bounds =
-    Bounds { elections: 2, wrong: 0, txns: 1, crashes: 1, breaks: 0, snapshots: 0, cuts: 0, heals: 0 };
+const SMALL: Bounds = Bounds { elections: 2, txns: 1, crashes: 1, ..Bounds::NONE };
+
+/// The same with a disk that is lost in place of a crash.
+const LOSS: Bounds = Bounds { crashes: 0, losses: 1, ..SMALL };
 
 /// Around each moment of the stories.
-const LARGE: Bounds =
-    Bounds { elections: 2, wrong: 1, txns: 2, crashes: 2, breaks: 1, snapshots: 1, cuts: 1, heals: 1 };
+const LARGE: Bounds = Bounds {
+    elections: 2,
+    wrong: 1,
+    txns: 2,
+    crashes: 2,
+    breaks: 1,
+    snapshots: 1,
+    cuts: 1,
+    heals: 1,
+    losses: 1,
+};
 
 const SLICE_STATES: usize = 25_000;
 
@@ -69,6 +80,14 @@ fn over_all_link_sets(begin: impl Fn(LinkSet) -> Vec<World>, limits: Limits) -> 
 fn everything_that_may_happen_within_small_bounds_keeps_one_history() {
     let limits = Limits { states_max: usize::MAX, settle_one_in: 500 };
     let sum = over_all_link_sets(|links| fresh(links, None, SMALL), limits);
+    assert_eq!(sum.complete, sum.searches, "nothing is left out");
+    assert!(sum.states > 100_000 && sum.settled > 100 && sum.deepest > 50, "it goes somewhere");
+}
+
+#[test]
+fn a_disk_that_is_lost_within_small_bounds_takes_nothing_along() {
+    let limits = Limits { states_max: usize::MAX, settle_one_in: 500 };
+    let sum = over_all_link_sets(|links| fresh(links, None, LOSS), limits);
     assert_eq!(sum.complete, sum.searches, "nothing is left out");
     assert!(sum.states > 100_000 && sum.settled > 100 && sum.deepest > 50, "it goes somewhere");
 }

@@ -283,6 +283,13 @@ impl Election {
         }
     }
 
+    /// EL10: does this server have a vote, and may it be for this?
+    fn votes_for(&self, vote: &Vote) -> bool {
+        let Phase::Looking(looking) = &self.phase else { return false };
+        let may = self.started.2.is_none_or(|accepted| vote.is_of_new_ensemble(accepted));
+        looking.initial.zxid != NO_ZXID && may
+    }
+
     /// EL10.
     fn abstain(&mut self, now: MonoMs) {
         let (me, (_, epoch, _)) = (self.me, self.started);
@@ -300,11 +307,14 @@ impl Election {
         if notice.vote.zxid == NO_ZXID {
             return self.vote_taken_back(now, from);
         }
-        let votes = looking.initial.zxid != NO_ZXID;
-        if votes && self.started.2.is_some_and(|accepted| !notice.vote.is_of_new_ensemble(accepted)) {
-            return self.abstain(now);
+        let has_vote = looking.initial.zxid != NO_ZXID;
+        if !self.votes_for(&notice.vote) {
+            return if has_vote {
+                self.abstain(now)
+            };
         }
-        if !votes || notice.round < self.round {
+        let Phase::Looking(looking) = &mut self.phase else { return };
+        if notice.round < self.round {
             return;
         }
         let better = notice.vote.beats(&looking.proposal, &self.electorate);
@@ -368,8 +378,8 @@ impl Election {
     /// Those in `votes` that agree with `ballot`, if they are a quorum and the leader itself says that it leads.
     fn leadership(&self, votes: &BTreeMap<ServerId, Ballot>, ballot: &Ballot) -> Option<BTreeSet<ServerId>> {
         let leads = match votes.get(&ballot.vote.leader) {
-            // Everybody says that it is me: then it is, if it was in this round.
-            _ if ballot.vote.leader == self.me => ballot.round == self.round,
+            // Everybody says that it is me: then it is, if it was in this round, and I still have what they elected me for.
+            _ if ballot.vote.leader == self.me => ballot.round == self.round && self.votes_for(&ballot.vote),
             Some(leader) => leader.state == PeerState::Leading,
             None => false,
         };

@@ -35,9 +35,8 @@ pub enum Rule {
     LeaderStays,
     /// M3: a server says of itself in an election what a crash may take back.
     VoteWithUnflushedTail,
-    /// EL10, B8: a server that may have forgotten what it acknowledged votes all the same (ZooKeeper's wiped servers do).
-    ForgetfulVote,
-    /// A7: a server that may have forgotten what it acknowledged promises all the same.
+    /// A7: a server that may have forgotten what it acknowledged promises, and is elected, all the same, as ZooKeeper's are. Not in
+    /// [`Rule::ALL`]: it takes three misfortunes in one order, which the small model and a directed schedule find.
     ForgetfulPromise,
     /// A sync is answered without asking a quorum whether this server still leads.
     SyncUnconfirmed,
@@ -51,7 +50,7 @@ pub enum Rule {
 
 impl Rule {
     /// Those that random schedules are known to notice.
-    pub const ALL: [Rule; 19] = [
+    pub const ALL: [Rule; 17] = [
         Rule::EpochBeforeHistory,
         Rule::AckBeforeFlush,
         Rule::AppliedBeforeUpToDate,
@@ -65,8 +64,6 @@ impl Rule {
         Rule::EstablishedWithoutQuorum,
         Rule::LeaderStays,
         Rule::VoteWithUnflushedTail,
-        Rule::ForgetfulVote,
-        Rule::ForgetfulPromise,
         Rule::SyncUnconfirmed,
         Rule::ServedBeforeApplied,
         Rule::SyncOvertaken,

@@ -3,7 +3,8 @@
 use super::invariants::Violation;
 use super::links::LinkSet;
 use super::mutation::Mutation;
-use super::state::{Bounds, DiskOp, Down, Link, NODES, Role, World};
+use super::state::{Bounds, DiskOp, Down, Link, NODES, Node, Role, World};
+use crate::base::{Epoch, Zxid};
 use crate::zab::{Leader, LinkId};
 
 /// One step.
@@ -40,6 +41,13 @@ pub enum Action {
         /// So did the rest.
         op_done: bool,
     },
+    /// A crash with the loss of all that the log held, and of the epochs too, or not.
+    Lose {
+        /// Who.
+        node: usize,
+        /// Both copies of the superblock go, too.
+        epochs: bool,
+    },
     /// Only the link set's directions carry.
     Cut,
     /// All do.
@@ -63,6 +71,7 @@ impl World {
             }
             self.disk(node, &mut actions);
             self.crashes(node, &mut actions);
+            self.losses(node, &mut actions);
         }
         self.links.iter().for_each(|link| self.messages(link, &mut actions));
         let (whole, lossy) = (self.carrying == LinkSet::whole(), self.setup.links != LinkSet::whole());
@@ -101,8 +110,9 @@ impl World {
     fn looking(&self, node: usize, actions: &mut Vec<Action>) {
         let others = || (0..NODES).filter(|other| *other != node && self.carrying.connects(node, *other));
         let rank = self.nodes[node].rank();
-        let is_best = |other: usize| self.nodes[other].is_looking() && self.nodes[other].rank() <= rank;
-        if self.left.elections > 0 {
+        let votes = |n: &Node| n.is_looking() && !n.forgot;
+        let is_best = |other: usize| votes(&self.nodes[other]) && self.nodes[other].rank() <= rank;
+        if self.left.elections > 0 && !self.nodes[node].forgot {
             if others().any(is_best) {
                 actions.push(Action::Elect(node));
             } else if self.left.wrong > 0 {
@@ -169,6 +179,13 @@ impl World {
         }
     }
 
+    fn losses(&self, node: usize, actions: &mut Vec<Action>) {
+        let n = &self.nodes[node];
+        if self.left.losses > 0 && n.accepted > Epoch(0) {
+            actions.extend([false, true].map(|epochs| Action::Lose { node, epochs }));
+        }
+    }
+
     fn messages(&self, link: &Link, actions: &mut Vec<Action>) {
         if self.may_take_down(link) {
             actions.push(Action::Down(link.id()));
@@ -232,6 +249,10 @@ impl World {
                 spend(&mut self.left.crashes);
                 self.crash(node, keeps, op_done);
             }
+            Action::Lose { node, epochs } => {
+                spend(&mut self.left.losses);
+                self.lose(node, epochs);
+            }
             Action::Cut => {
                 spend(&mut self.left.cuts);
                 self.carrying = self.setup.links;
@@ -277,12 +298,36 @@ impl World {
     }
 }
 
+impl World {
+    fn lose(&mut self, node: usize, epochs: bool) {
+        self.leave_role(node, false);
+        let n = &mut self.nodes[node];
+        n.log.truncate(n.durable_len);
+        n.held_once = (n.current, std::mem::take(&mut n.log));
+        (n.durable_len, n.base_len, n.forgot) = (0, 0, true);
+        (n.committed, n.committed_durable) = (Zxid::ZERO, Zxid::ZERO);
+        n.late.clear();
+        if epochs {
+            (n.accepted, n.current, n.told) = (Epoch(0), Epoch(0), Epoch(0));
+        }
+    }
+}
+
 fn spend(left: &mut u8) {
     *left = left.checked_sub(1).expect("asked before");
 }
 
 impl Bounds {
     /// Nothing fails, and nothing is asked for.
-    pub(super) const NONE: Bounds =
-        Bounds { elections: 0, wrong: 0, txns: 0, crashes: 0, breaks: 0, snapshots: 0, cuts: 0, heals: 0 };
+    pub const NONE: Bounds = Bounds {
+        elections: 0,
+        wrong: 0,
+        txns: 0,
+        crashes: 0,
+        breaks: 0,
+        snapshots: 0,
+        cuts: 0,
+        heals: 0,
+        losses: 0,
+    };
 }

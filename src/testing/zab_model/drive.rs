@@ -33,7 +33,8 @@ impl World {
         let n = &mut self.nodes[node];
         n.durable_len = n.log.len();
         let (accepted, current, committed) = (n.accepted, n.current, n.committed);
-        let start = Start { accepted, current, last: n.last(), committed, voter: true, whole: true };
+        let whole = !n.forgot || self.setup.mutation == Some(Mutation::ForgetfulPromise);
+        let start = Start { accepted, current, last: n.last(), committed, voter: true, whole };
         let learner = Learner::new(NOW, self.setup.limits, start);
         let link = link_id(leader, node, slot);
         n.role = Role::Following(Box::new(Follow { learner, link, history_len: None }));
@@ -109,6 +110,7 @@ impl World {
             }
             DiskOp::Enter(epoch) => {
                 let before = std::mem::replace(&mut n.current, epoch);
+                n.forgot = false;
                 let late = std::mem::take(&mut n.late);
                 let is_durable = match &n.role {
                     Role::Following(follow) => follow.history_len.is_some_and(|len| n.durable_len >= len),

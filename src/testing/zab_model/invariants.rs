@@ -1,7 +1,7 @@
 //! What must hold in every state, and what each step says about itself.
 //!
 //! - V1 an epoch is established once, by one server.
-//! - V2 what is said to be committed is, from then on, in the durable log of a quorum.
+//! - V2 what is said to be committed is, from then on, in the durable log of a quorum (or was, where a disk was lost).
 //! - V3 what anybody holds committed, and so what it applies, is a beginning of one history; an established leader has all of it.
 //! - V4 an epoch told, promised or acknowledged is durable with who tells it; a crash does not lose it. A learner
 //!   tells a leader something only while it is promised to that epoch and to no later one.
@@ -40,8 +40,10 @@ impl World {
     }
 
     fn broken(&self) -> Option<(&'static str, String)> {
-        let holders =
-            self.nodes.iter().filter(|n| starts_with(&n.log[..n.durable_len], &self.chosen)).count();
+        let holds = |n: &&Node| {
+            [&n.log[..n.durable_len], &n.held_once.1].iter().any(|log| starts_with(log, &self.chosen))
+        };
+        let holders = self.nodes.iter().filter(holds).count();
         if 2 * holders <= NODES {
             return Some(("V2", format!("{:?} is durable with {holders}", self.chosen)));
         }
@@ -82,8 +84,12 @@ impl World {
     pub(super) fn choose(&mut self, node: usize, epoch: Epoch) {
         let n = &self.nodes[node];
         let history = n.log[..n.len_upto(n.committed)].to_vec();
-        let holds = |n: &Node| n.current >= epoch && starts_with(&n.log[..n.durable_len], &history);
-        let holders = self.nodes.iter().filter(|n| holds(n)).count();
+        // An acknowledgement given before a disk was lost is not taken back.
+        let holds = |n: &&Node| {
+            let logs = [(n.current, &n.log[..n.durable_len]), (n.held_once.0, &n.held_once.1)];
+            logs.iter().any(|(current, log)| *current >= epoch && starts_with(log, &history))
+        };
+        let holders = self.nodes.iter().filter(holds).count();
         let committed = n.committed;
         self.require(2 * holders > NODES, "V2", || {
             format!("{committed} is held by {holders} in epoch {epoch}")

@@ -43,13 +43,15 @@ pub enum Mutation {
     AppliedBeforeUpToDate,
     /// R2, Zab's paper: what is proposed between the history and the ACK of NEWLEADER is sent to nobody who has not sent that.
     FedAfterAck,
+    /// A7: a server that has lost its disk promises all the same, as ZooKeeper's do.
+    ForgetfulPromise,
     /// R5, ZOOKEEPER-4712: what an attachment has received is logged after its end, behind what the next one brings.
     LateAppend,
 }
 
 impl Mutation {
     /// All.
-    pub const ALL: [Mutation; 19] = [
+    pub const ALL: [Mutation; 20] = [
         Mutation::AckBeforeHistory,
         Mutation::EpochBeforeHistory,
         Mutation::ForgottenPromise,
@@ -68,6 +70,7 @@ impl Mutation {
         Mutation::TailAppliedAtStart,
         Mutation::AppliedBeforeUpToDate,
         Mutation::FedAfterAck,
+        Mutation::ForgetfulPromise,
         Mutation::LateAppend,
     ];
 }

@@ -44,6 +44,7 @@ impl Story {
             snapshots: u8::MAX,
             cuts: 0,
             heals: 0,
+            losses: 0,
         };
         let world = World::new(Setup::new(LinkSet::whole(), None), all);
         Story { states: vec![world.clone()], world }

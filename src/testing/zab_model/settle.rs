@@ -108,7 +108,8 @@ impl World {
                 }
             }
             None if 2 * looking.len() > NODES => {
-                let best = looking.into_iter().max_by_key(|n| (self.nodes[*n].rank(), *n));
+                let stand = looking.into_iter().filter(|n| !self.nodes[*n].forgot);
+                let best = stand.max_by_key(|n| (self.nodes[*n].rank(), *n));
                 *self = self.after(Action::Elect(best.expect("a quorum is not empty")));
             }
             None => {}

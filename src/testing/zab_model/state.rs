@@ -119,6 +119,10 @@ pub(super) struct Node {
     /// What a start knows of it.
     pub(super) committed_durable: Zxid,
     pub(super) op: Option<DiskOp>,
+    /// It has lost its disk, and not followed since: it has no vote, leads nobody, and its promises do not count.
+    pub(super) forgot: bool,
+    /// To judge: what a lost disk held, and the epoch that it was in.
+    pub(super) held_once: (Epoch, Vec<Txn>),
     /// To judge: the greatest epoch told to anybody.
     pub(super) told: Epoch,
     /// Of a mutation alone: received by an attachment that is over.
@@ -137,6 +141,8 @@ impl Node {
             committed: Zxid::ZERO,
             committed_durable: Zxid::ZERO,
             op: None,
+            forgot: false,
+            held_once: (Epoch(0), Vec::new()),
             told: Epoch(0),
             late: Vec::new(),
         }
@@ -206,6 +212,8 @@ pub struct Bounds {
     pub cuts: u8,
     /// Their return.
     pub heals: u8,
+    /// Disks lost.
+    pub losses: u8,
 }
 
 /// What does not change in a search.
@@ -333,5 +341,6 @@ impl Node {
         }
         (&self.log, self.durable_len, self.base_len, self.accepted, self.current).hash(into);
         (self.committed, self.committed_durable, &self.op, self.told, &self.late).hash(into);
+        (self.forgot, &self.held_once).hash(into);
     }
 }
