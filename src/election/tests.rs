@@ -1,6 +1,7 @@
 //! One test per rule. Numbers in names and comments are those of the module's invariants.
 
 mod history;
+mod newcomers;
 
 use std::sync::Arc;
 

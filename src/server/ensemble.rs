@@ -24,6 +24,7 @@ use crate::base::{Epoch, MonoMs, ServerId, SessionId, Zxid};
 use crate::node::member::Standing;
 use crate::server::config::EnsembleConfig;
 use crate::server::conn::Conn;
+use crate::storage::superblock::Recall;
 use crate::wire::election::PeerState;
 use crate::wire::quorum_config::QuorumConfig;
 
@@ -50,6 +51,8 @@ pub(crate) struct Ensemble {
 pub(crate) struct Figures {
     /// Accepted and current epoch.
     pub(crate) epochs: (Epoch, Epoch),
+    /// `None` before the member has said it.
+    pub(crate) recall: Option<Recall>,
     pub(crate) appended: Zxid,
     pub(crate) committed: Zxid,
     /// Of a leader: id, has a vote, is in step.

@@ -135,6 +135,7 @@ fn member(view: &dyn ServerView, out: &mut Text<'_>) {
     if let Some(figures) = &quorum {
         out.line(format_args!("epoch_accepted\t{}", figures.epoch_accepted));
         out.line(format_args!("epoch_current\t{}", figures.epoch_current));
+        out.line(format_args!("history\t{}", figures.recall.name()));
         out.line(format_args!("zxid_logged\t{}", figures.appended));
         out.line(format_args!("zxid_committed\t{}", figures.committed));
     }

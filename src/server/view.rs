@@ -18,6 +18,7 @@ use crate::server::fourletter::{
     WatchSummary, Word,
 };
 use crate::server::stats::ServerStats;
+use crate::storage::superblock::Recall;
 
 /// Directories below a data directory that are looked into for its size.
 const DIR_DEPTH_MAX: usize = 3;
@@ -100,6 +101,7 @@ impl ServerView for Shared {
             leader,
             epoch_accepted: figures.epochs.0,
             epoch_current: figures.epochs.1,
+            recall: figures.recall.unwrap_or(Recall::Whole),
             appended: figures.appended,
             committed: figures.committed,
             learners: Learners::count(&figures.learners, &config),

@@ -39,6 +39,18 @@ pub enum Recall {
     Clearing,
 }
 
+impl Recall {
+    /// A word for operators.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Recall::Whole => "whole",
+            Recall::New => "new",
+            Recall::Lost | Recall::Clearing => "lost",
+        }
+    }
+}
+
 /// What the superblock holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {

@@ -4,6 +4,8 @@
 //! - RC2: a change needs the server stopped (its lock), and the last zxid of this member, as it was shown: who confirms it has looked.
 //! - RC3: nothing is removed. What is discarded is moved aside.
 //! - RC4: what was shown and done is written down before it is done.
+//! - RC5: a member whose history an administrator has discarded, or decided to keep, has a vote: there is nothing that it could have forgotten
+//!   and that still counts.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -18,8 +20,8 @@ use super::log::stored_hints;
 use crate::base::{Epoch, ServerId, Zxid};
 use crate::server::config::{Config, EnsembleConfig, LOG_FOLDER, ZABRA_FOLDER};
 use crate::storage::log::inspect;
-use crate::storage::superblock::{self, Superblock, SuperblockStore};
-use crate::storage::vfs::{RealVfs, Vfs};
+use crate::storage::superblock::{self, Recall, Superblock, SuperblockStore};
+use crate::storage::vfs::{RealVfs, Vfs, create_dir_durable};
 use crate::wire::quorum_config::Member;
 
 /// How long another member may take to answer.
@@ -39,6 +41,9 @@ Examples:
   zabra recover zoo.cfg --keep --confirm 0x500000012      this member's history is the one that stays
   zabra recover zoo.cfg --discard --confirm 0x400000007   this member's data is moved aside; it fetches everything
 
+A server whose directory is new, or was damaged, has no vote until it has followed a leader: it may have forgotten what it acknowledged, and those
+who know it may be away. If they are gone for good, say so with --discard --confirm 0x0 on it: then it votes.
+
 The first form changes nothing. The others need this member's server stopped, and are written down in dataDir/zabra.recover.log.")]
 pub struct RecoverArgs {
     /// The member's configuration file
@@ -50,7 +55,7 @@ pub struct RecoverArgs {
     /// This member's history stays: its epoch is raised above everybody's
     #[arg(long, conflicts_with = "discard", requires = "confirm")]
     pub keep: bool,
-    /// This member's data is moved aside: it fetches everything from the others
+    /// This member's data is moved aside: it fetches everything from the others, and votes
     #[arg(long, requires = "confirm")]
     pub discard: bool,
     /// The last zxid in this member's log, as it is shown
@@ -62,6 +67,7 @@ pub struct RecoverArgs {
 #[derive(Clone, Debug)]
 struct Holdings {
     state: String,
+    history: String,
     epoch_accepted: Epoch,
     epoch_current: Epoch,
     logged: Zxid,
@@ -88,13 +94,14 @@ pub fn run(args: &RecoverArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     if args.keep || args.discard {
         check_confirmed(args, &mine)?;
         let vfs = RealVfs;
+        create_dir_durable(&vfs, &places.data)?;
         let _lock = vfs
             .lock(&places.data.join("lock"))
             .with_context(|| format!("{}: stop this member's server first", places.data.display()))?;
         if args.keep {
             keep(&config, &places, &members, &table, out)?;
         } else {
-            discard(&config, &places, &table, out)?;
+            discard(&config, &places, ensemble.me, &table, out)?;
         }
     }
     Ok(out.flush()?)
@@ -121,14 +128,27 @@ fn read_mine(places: &Places) -> anyhow::Result<Holdings> {
     let place = || places.data.display().to_string();
     let stored = superblock::load(&RealVfs, &places.data, false).with_context(place)?;
     let Some(stored) = stored else {
-        bail!("{}: this member has no data; it fetches everything when it starts", place());
+        return Ok(Holdings {
+            state: "no data".to_owned(),
+            history: Recall::New.name().to_owned(),
+            epoch_accepted: Epoch(0),
+            epoch_current: Epoch(0),
+            logged: Zxid::ZERO,
+            committed: Zxid::ZERO,
+        });
     };
     let hints = stored_hints(&places.data)?.unwrap_or_default();
     let log = inspect(&RealVfs, &places.log, hints, &mut |_, _, _| ()).context("reading the log")?;
     let state = if log.starts { "on disk".to_owned() } else { format!("DAMAGED ({})", log.detail) };
-    let Superblock { epoch_accepted, epoch_current, committed, .. } = stored.value;
-    let logged = log.last.max(hints.base);
-    Ok(Holdings { state, epoch_accepted, epoch_current, logged, committed: committed.max(hints.base) })
+    let Superblock { epoch_accepted, epoch_current, committed, recall, .. } = stored.value;
+    Ok(Holdings {
+        state,
+        history: recall.name().to_owned(),
+        epoch_accepted,
+        epoch_current,
+        logged: log.last.max(hints.base),
+        committed: committed.max(hints.base),
+    })
 }
 
 /// Asks a member that runs.
@@ -153,6 +173,7 @@ fn parse(text: &str) -> Option<Holdings> {
     let zxid = |key| parse_zxid(value(key)?);
     Some(Holdings {
         state: value("state")?.to_owned(),
+        history: value("history")?.to_owned(),
         epoch_accepted: Epoch(value("epoch_accepted")?.parse().ok()?),
         epoch_current: Epoch(value("epoch_current")?.parse().ok()?),
         logged: zxid("zxid_logged")?,
@@ -168,21 +189,28 @@ type Members = [(ServerId, anyhow::Result<Holdings>)];
 
 fn table(members: &Members, ensemble: &EnsembleConfig) -> String {
     let mut text = format!(
-        "{:<9} {:<12} {:>14} {:>13} {:>20} {:>20}\n",
-        "server", "state", "epoch accepted", "epoch current", "last zxid in log", "known committed"
+        "{:<9} {:<12} {:<8} {:>14} {:>13} {:>20} {:>20}\n",
+        "server",
+        "state",
+        "history",
+        "epoch accepted",
+        "epoch current",
+        "last zxid in log",
+        "known committed"
     );
     let ahead = members
         .iter()
-        .filter_map(|(id, m)| m.as_ref().ok().map(|m| (m.epoch_current, m.logged, *id)))
+        .filter_map(|(id, m)| m.as_ref().ok().map(|m| (m.history == "whole", m.epoch_current, m.logged, *id)))
         .max()
-        .map(|(_, _, id)| id);
+        .map(|(.., id)| id);
     for (id, member) in members {
         let me = if *id == ensemble.me { " (this)" } else { "" };
         let name = format!("{}{me}", id.0);
         text += &match member {
             Ok(m) => format!(
-                "{name:<9} {:<12} {:>14} {:>13} {:>20} {:>20}{}\n",
+                "{name:<9} {:<12} {:<8} {:>14} {:>13} {:>20} {:>20}{}\n",
                 m.state,
+                m.history,
                 m.epoch_accepted.0,
                 m.epoch_current.0,
                 m.logged.to_string(),
@@ -220,7 +248,13 @@ fn keep(
     audit(config, &format!("keep: this member's history stays; its epoch becomes {epoch}"), table)?;
     let opened = SuperblockStore::open(&RealVfs, &places.data, true)?;
     let (mut store, _) = opened.context("the superblock has gone")?;
-    let value = Superblock { epoch_accepted: epoch, epoch_current: epoch, ..store.value().clone() };
+    ensure!(store.value().recall != Recall::Clearing, "this member's data is being set aside: start it once");
+    let value = Superblock {
+        epoch_accepted: epoch,
+        epoch_current: epoch,
+        recall: Recall::Whole,
+        ..store.value().clone()
+    };
     store.store(value).context("the superblock may or may not have been changed")?;
     writeln!(
         out,
@@ -230,25 +264,34 @@ fn keep(
     Ok(())
 }
 
-/// RC3.
-fn discard(config: &Config, places: &Places, table: &str, out: &mut dyn Write) -> anyhow::Result<()> {
+/// RC3, RC5.
+fn discard(
+    config: &Config,
+    places: &Places,
+    me: ServerId,
+    table: &str,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let now = unix_seconds();
     audit(config, "discard: this member's data is moved aside", table)?;
-    for folder in std::iter::once(&places.data).chain(&places.log_home) {
+    let there = |folder: &&PathBuf| folder.exists();
+    for folder in std::iter::once(&places.data).chain(&places.log_home).filter(there) {
         let aside = aside(folder, now);
         std::fs::rename(folder, &aside)
             .with_context(|| format!("cannot move {} to {}", folder.display(), aside.display()))?;
-        writeln!(
-            out,
-            "{} is {} now. This member fetches everything when it starts.",
-            folder.display(),
-            aside.display()
-        )?;
+        writeln!(out, "{} is {} now.", folder.display(), aside.display())?;
     }
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     for folder in std::iter::once(&places.data).chain(&places.log_home) {
         vfs.sync_dir(folder.parent().unwrap_or(folder))?;
     }
+    let mut identity = [0; 16];
+    getrandom::fill(&mut identity).map_err(|e| anyhow::anyhow!("the system gives no random bytes: {e}"))?;
+    let [node_id, cluster_id] =
+        [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|n| identity[at + n])));
+    SuperblockStore::format(&*vfs, &places.data, Superblock::new(node_id, cluster_id, me))
+        .context("the data is moved, and the new superblock could not be made: do it again")?;
+    writeln!(out, "This member has a vote, and fetches everything from the leader when it starts.")?;
     Ok(())
 }
 
@@ -280,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_a_member_says_is_read() {
-        let text = "state\tlooking\nepoch_accepted\t5\nepoch_current\t4\nzxid_logged\t0x400000007\nzxid_committed\t0x400000006\nzxid_applied\t0x0\n";
+        let text = "state\tlooking\nepoch_accepted\t5\nepoch_current\t4\nhistory\twhole\nzxid_logged\t0x400000007\nzxid_committed\t0x400000006\nzxid_applied\t0x0\n";
         let holdings = parse(text).unwrap();
         assert_eq!((holdings.epoch_accepted, holdings.epoch_current), (Epoch(5), Epoch(4)));
         assert_eq!((holdings.logged, holdings.committed), (Zxid(0x4_0000_0007), Zxid(0x4_0000_0006)));

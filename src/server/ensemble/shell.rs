@@ -742,6 +742,7 @@ impl Shell {
         let positions = self.member.positions();
         *ensemble(&self.shared).figures.lock() = Figures {
             epochs: self.member.epochs(),
+            recall: Some(self.member.recall()),
             appended: positions.appended(),
             committed: positions.committed(),
             learners: self.member.learners(),

@@ -6,6 +6,7 @@ use super::super::stats::{Histogram, ServerStats, Summary};
 use super::text::{Text, java_double};
 use super::view::{Mode, QuorumFigures, ServerView};
 use super::{extremes_ms, full_version, mean_ms};
+use crate::storage::superblock::Recall;
 
 /// Appends all lines.
 pub(super) fn mntr(view: &dyn ServerView, out: &mut Text<'_>) {
@@ -108,6 +109,7 @@ fn zabra(view: &dyn ServerView, quorum: Option<&QuorumFigures>, out: &mut Text<'
         put(out, "zabra_epoch_accepted", quorum.epoch_accepted);
         put(out, "zabra_epoch_current", quorum.epoch_current);
         put(out, "zabra_elections", quorum.elections);
+        put(out, "zabra_history_whole", u8::from(quorum.recall == Recall::Whole));
         put(out, "zabra_zxid_appended", quorum.appended.0);
         put(out, "zabra_zxid_committed", quorum.committed.0);
         if let Some(leader) = quorum.leader {

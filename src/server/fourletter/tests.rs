@@ -8,6 +8,7 @@ use super::*;
 use crate::base::{ConnId, Epoch, ServerId, SessionId, Zxid};
 use crate::server::config::Config;
 use crate::server::stats::{ConnStats, RequestKind, ServerStats, Summary, Tally};
+use crate::storage::superblock::Recall;
 use crate::wire::OpCode;
 
 struct Fake {
@@ -84,6 +85,7 @@ impl Fake {
             leader: (mode != Mode::Leader).then_some(ServerId(2)),
             epoch_accepted: Epoch(8),
             epoch_current: Epoch(7),
+            recall: Recall::Whole,
             appended: Zxid::new(Epoch(7), 3),
             committed: Zxid::new(Epoch(7), 2),
             learners: Learners::count(&learners, &config),

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::base::{ConnId, Epoch, ServerId, SessionId, Zxid};
+use crate::storage::superblock::Recall;
 use crate::wire::quorum_config::QuorumConfig;
 
 use super::super::config::Config;
@@ -50,6 +51,8 @@ pub struct QuorumFigures {
     pub epoch_accepted: Epoch,
     /// The epoch of the newest history taken over.
     pub epoch_current: Epoch,
+    /// Whether what this server ever acknowledged is in its directory: if not, it has no vote.
+    pub recall: Recall,
     /// End of the log.
     pub appended: Zxid,
     /// The last transaction known to be committed.
