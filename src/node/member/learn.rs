@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::recent::Recent;
-use super::{Host, Member, MemberError, Output, Received, Role, StopReason};
+use super::{FULL_DISK_REST_MS, Host, Member, MemberError, Output, Received, Role, StopReason};
 use crate::base::{Epoch, MonoMs, ServerId, WallMs, Zxid};
 use crate::election;
 use crate::node::snap_stream::{Feed, SnapSink};
@@ -274,7 +274,10 @@ impl Member {
         let keeps = !learning.learner.is_catching_up();
         match self.storage.appender.append(&mut group) {
             Ok(_) => {}
-            Err(LogError::NoSpace { .. }) => return self.look(now, StopReason::NoSpace),
+            Err(LogError::NoSpace { .. }) => {
+                self.rest_until = now.plus(FULL_DISK_REST_MS);
+                return self.look(now, StopReason::NoSpace);
+            }
             Err(error) => return self.fail(error.into()),
         }
         self.positions.append(last);

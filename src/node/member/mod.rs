@@ -55,6 +55,9 @@ const PARKED_LINKS_MAX: usize = 256;
 /// A vote heard so long before this server began to look still stands; older ones are said again.
 const EARLY_VOTE_MS_MAX: u64 = 200;
 
+/// How long a learner whose disk is full stays away before it comes again: its leader reads the log for it each time.
+const FULL_DISK_REST_MS: u64 = 1_000;
+
 /// What the operator decided.
 #[derive(Clone, Debug)]
 pub struct MemberOptions {
@@ -272,6 +275,8 @@ pub struct Member {
     link_last: u64,
     /// Last votes of servers that look for a leader while this one does not, and when they came.
     early: BTreeMap<ServerId, (MonoMs, Notice)>,
+    /// No leader is looked for before.
+    rest_until: MonoMs,
     /// When everything up to here is applied, clients may be served.
     serve_at: Option<Zxid>,
     serving: bool,
@@ -315,6 +320,7 @@ impl Member {
             links: BTreeMap::new(),
             link_last: 0,
             early: BTreeMap::new(),
+            rest_until: now,
             serve_at: None,
             serving: false,
             epoch_seen: Epoch(0),
@@ -344,6 +350,7 @@ impl Member {
         let role = match &self.role {
             Role::Leading(leading) => leading.next_timer(),
             Role::Learning(learning) => Some(learning.next_timer()),
+            Role::Settling if self.is_settled() => Some(self.rest_until),
             Role::Settling | Role::Looking | Role::Failed => None,
         };
         [self.election_timer, role].into_iter().flatten().min()
@@ -358,7 +365,8 @@ impl Member {
         match &self.role {
             Role::Leading(_) => self.lead_timer(now),
             Role::Learning(_) => self.learn_timer(now),
-            Role::Settling | Role::Looking | Role::Failed => {}
+            Role::Settling => self.settle(now),
+            Role::Looking | Role::Failed => {}
         }
     }
 
@@ -514,7 +522,7 @@ impl Member {
         if !self.positions.is_flushed() && !hasty {
             return self.flush();
         }
-        if self.storage.flusher.is_none() && !hasty {
+        if (self.storage.flusher.is_none() && !hasty) || now < self.rest_until {
             return;
         }
         self.role = Role::Looking;
@@ -527,6 +535,11 @@ impl Member {
         let new = is_new.then_some(i64::from(accepted.0));
         self.elect(now, election::Input::Start { zxid, epoch: i64::from(epoch.0), new });
         self.hear_early_votes(now);
+    }
+
+    /// All of the log is durable, and nothing is under way.
+    fn is_settled(&self) -> bool {
+        self.positions.is_flushed() && self.storage.flusher.is_some()
     }
 
     /// Who lost the leader a moment before this server did has said how it votes, and would say it again only after a while.

@@ -56,6 +56,8 @@ pub(super) struct Node {
     pub(super) durable: Vec<Zxid>,
     /// What it held before its disk lost that: an acknowledgement given then is not taken back.
     pub(super) held_once: Vec<Zxid>,
+    /// Bits have flipped, and it may not have noticed yet.
+    pub(super) rotten: bool,
     /// How many of the committed history are known to be a beginning of it.
     pub(super) agreed: usize,
     /// It crashed in the middle of something that may have been a cut or a replacement.
@@ -190,6 +192,7 @@ impl Node {
             epochs: (Epoch(0), Epoch(0)),
             durable: Vec::new(),
             held_once: Vec::new(),
+            rotten: false,
             agreed: 0,
             unsure: false,
         }

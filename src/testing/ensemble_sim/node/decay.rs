@@ -13,7 +13,7 @@ impl Node {
         self.held_once.append(&mut self.durable);
         self.held_once.sort_unstable();
         self.agreed = 0;
-        self.unsure = true;
+        (self.unsure, self.rotten) = (true, false);
         if self.recall().is_none() {
             self.epochs = (Epoch(0), Epoch(0));
         }
@@ -46,7 +46,7 @@ impl World {
     /// Of those with a vote, so many may have forgotten something that the others are a quorum, this one counted.
     fn may_forget(&self, node: usize) -> bool {
         let voters = self.setup.voters;
-        let forgot = |n: &&Node| n.index != node && n.recall() != Some(Recall::Whole);
+        let forgot = |n: &&Node| n.index != node && (n.rotten || n.recall() != Some(Recall::Whole));
         let others = self.nodes[..voters].iter().filter(forgot).count();
         let whole = self.nodes[node].recall() == Some(Recall::Whole);
         node >= voters || (whole && others < voters - self.setup.quorum())
@@ -90,6 +90,7 @@ impl World {
         for path in paths {
             let Ok(bytes) = disk.open(&path, OpenMode::Read).and_then(|file| file.size()) else { continue };
             let bit = self.rng.below((bytes * 8).clamp(1, 8 * 8_192));
+            self.nodes[node].rotten = true;
             self.note(|| format!("n{}: bit {bit} of {} flips", node + 1, path.display()));
             disk.flip_bit(&path, bit).expect("it is there");
         }
