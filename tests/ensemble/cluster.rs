@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::client::{Conn, ConnectRequest, Connected, Session};
 use crate::common::server::{free_port, try_word_within};
+use crate::netns::{Family, Network};
 use crate::wires::Wires;
 
 /// How long anything may take that has no stricter limit of its own.
@@ -48,6 +49,8 @@ pub(crate) fn wait_until<T>(what: &str, limit: Duration, mut found: impl FnMut()
 pub(crate) struct Node {
     pub(crate) id: usize,
     place: PathBuf,
+    /// Where clients find it.
+    host: IpAddr,
     client_port: u16,
     quorum_port: u16,
     election_port: u16,
@@ -64,6 +67,8 @@ pub(crate) struct Cluster {
     config: BTreeMap<String, String>,
     properties: BTreeMap<String, String>,
     wires: Option<Wires>,
+    /// Where the nodes run; otherwise it is this process's own.
+    network: Option<Network>,
     nodes: Vec<Node>,
 }
 
@@ -74,6 +79,7 @@ impl Cluster {
         let node = |id| Node {
             id,
             place: directory.path().join(id.to_string()),
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             client_port: free_port(),
             quorum_port: free_port(),
             election_port: free_port(),
@@ -83,7 +89,7 @@ impl Cluster {
         };
         let nodes = (1..=voters + observers).map(node).collect();
         let (config, properties) = Default::default();
-        let cluster = Cluster { directory, config, properties, wires: None, nodes };
+        let cluster = Cluster { directory, config, properties, wires: None, network: None, nodes };
         cluster
             .config("tickTime", "200")
             .config("initLimit", "50")
@@ -116,6 +122,29 @@ impl Cluster {
         self.wires.as_ref().expect("made with wires")
     }
 
+    /// Puts each node into a namespace of its own, on ZooKeeper's ports. Skips (or fails) where namespaces cannot be had.
+    pub(crate) fn in_network(mut self, family: Family) -> Option<Cluster> {
+        let network = Network::new(self.nodes.len(), family)?;
+        for node in &mut self.nodes {
+            (node.client_port, node.quorum_port, node.election_port) = (2181, 2888, 3888);
+            node.host = network.address(node.id);
+        }
+        self.network = Some(network);
+        Some(self)
+    }
+
+    pub(crate) fn network(&self) -> &Network {
+        self.network.as_ref().expect("made with a network")
+    }
+
+    /// Another address for a node that does not run.
+    pub(crate) fn move_node(&mut self, id: usize) {
+        assert!(!self.node(id).runs(), "stop or kill it first");
+        let network = self.network.as_mut().expect("made with a network");
+        network.move_node(id);
+        self.nodes[id - 1].host = network.address(id);
+    }
+
     /// Starts all, and waits until all serve.
     pub(crate) fn started(mut self) -> Cluster {
         self.all().for_each(|id| self.start(id));
@@ -146,6 +175,7 @@ impl Cluster {
 
     pub(crate) fn start(&mut self, id: usize) {
         let text = self.zoo_cfg(id);
+        let mut command = self.program(id);
         let node = &mut self.nodes[id - 1];
         assert!(node.child.is_none(), "stop or kill it first");
         fs::create_dir_all(node.data_dir()).expect("a data directory");
@@ -153,17 +183,27 @@ impl Cluster {
         let path = node.config_path();
         fs::write(&path, text).expect("a configuration file");
         let log = File::options().create(true).append(true).open(node.log_path()).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_zabra"));
         let properties = self.properties.iter().map(|(key, value)| format!("-D{key}={value}"));
         command.arg("serve").args(properties).arg(path).current_dir(&node.place);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
         node.child = Some(command.spawn().expect("it can be started"));
     }
 
+    /// The binary, in its namespace if it has one: `ip` becomes what it starts.
+    fn program(&self, id: usize) -> Command {
+        let binary = env!("CARGO_BIN_EXE_zabra");
+        let Some(network) = &self.network else { return Command::new(binary) };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &network.name(id), binary]);
+        command
+    }
+
     fn zoo_cfg(&self, id: usize) -> String {
         let node = self.node(id);
         let mut text = format!("dataDir={}\nclientPort={}\n", node.data_dir().display(), node.client_port);
-        text += "clientPortAddress=127.0.0.1\n";
+        if self.network.is_none() {
+            text += "clientPortAddress=127.0.0.1\n";
+        }
         for (key, value) in &self.config {
             text += &format!("{key}={value}\n");
         }
@@ -171,7 +211,8 @@ impl Cluster {
             let role = if node.observer { ":observer" } else { "" };
             let real = (node.quorum_port, node.election_port);
             let (quorum, election) = self.wires.as_ref().map_or(real, |wires| wires.ports(id, node.id));
-            text += &format!("server.{}=127.0.0.1:{quorum}:{election}{role}\n", node.id);
+            let host = self.network.as_ref().map_or("127.0.0.1".into(), |network| network.host(node.id));
+            text += &format!("server.{}={host}:{quorum}:{election}{role}\n", node.id);
         }
         text
     }
@@ -289,7 +330,7 @@ impl Drop for Cluster {
 
 impl Node {
     pub(crate) fn address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.client_port))
+        SocketAddr::from((self.host, self.client_port))
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {

@@ -18,6 +18,8 @@ mod forming;
 mod forwarding;
 mod load;
 mod modes;
+mod netns;
+mod networks;
 mod partitions;
 mod recovering;
 mod sessions;

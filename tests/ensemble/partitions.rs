@@ -14,10 +14,10 @@ use crate::load::{Load, assert_all_have};
 const WHILE: Duration = Duration::from_millis(2_500);
 
 /// Writes are not held up for longer than this by somebody who is not needed for them. Nobody else needs this machine for that long.
-const GAP_MAX: Duration = Duration::from_millis(1_500);
+pub(crate) const GAP_MAX: Duration = Duration::from_millis(1_500);
 
 /// Asserts that `leader` leads and writes go on, for as long as a cut could matter.
-fn assert_undisturbed(cluster: &Cluster, leader: usize, load: &Load) {
+pub(crate) fn assert_undisturbed(cluster: &Cluster, leader: usize, load: &Load) {
     let until = Instant::now() + WHILE;
     while Instant::now() < until {
         load.wait_for(20);
