@@ -130,7 +130,12 @@ pub(crate) struct Conn {
 
 impl Conn {
     pub(crate) fn open(address: SocketAddr) -> std::io::Result<Conn> {
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+        Conn::open_within(address, Duration::from_secs(5))
+    }
+
+    /// The same, for a server that may not even answer that.
+    pub(crate) fn open_within(address: SocketAddr, limit: Duration) -> std::io::Result<Conn> {
+        let stream = TcpStream::connect_timeout(&address, limit)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(REPLY_LIMIT))?;
         Ok(Conn { stream, pending: Vec::new(), next_xid: 1, reply_limit: REPLY_LIMIT })

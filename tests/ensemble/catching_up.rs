@@ -14,12 +14,12 @@ use crate::load::assert_all_have;
 const PLANNED: &str = "a learner is brought up to date";
 
 /// How often a leader has decided on `plan` for node `id`.
-fn planned(cluster: &Cluster, id: usize, plan: &str) -> usize {
+pub(crate) fn planned(cluster: &Cluster, id: usize, plan: &str) -> usize {
     cluster.logged(&[PLANNED, &format!("peer={id} "), &format!("plan={plan}")])
 }
 
 /// Logs reach back no further than a few snapshots, and those are taken often.
-fn with_short_logs(cluster: Cluster) -> Cluster {
+pub(crate) fn with_short_logs(cluster: Cluster) -> Cluster {
     let cluster = cluster.config("snapCount", "500").config("autopurge.snapRetainCount", "3");
     cluster.config("zabra.snapshot.pauseMs", "0")
 }
@@ -33,7 +33,7 @@ fn write_many(conn: &mut Conn, prefix: &str, count: usize, acknowledged: &mut Ve
 }
 
 /// Many more transactions than [`write_many`], in the same time.
-fn write_burst(conn: &mut Conn, path: &str, count: usize) {
+pub(crate) fn write_burst(conn: &mut Conn, path: &str, count: usize) {
     let body = crate::common::calls::set_body(path, path.as_bytes(), -1);
     for _ in 0..count / 100 {
         for _ in 0..100 {

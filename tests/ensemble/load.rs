@@ -26,6 +26,9 @@ const DEPTH: usize = 64;
 /// A client gives a silent server up after this long.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// And one that does not take its connection after this long.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Where the writers write.
 const ROOT: &str = "/load";
 
@@ -89,13 +92,19 @@ pub(crate) struct Outcome {
 impl Load {
     /// So many writers and readers, each going from node to node as they fail.
     pub(crate) fn start(cluster: &Cluster, writers: usize, readers: usize) -> Load {
+        Load::with_pause(cluster, writers, readers, Duration::ZERO)
+    }
+
+    /// The same, with a `pause` of each writer between two answers: less to compare in the end.
+    pub(crate) fn with_pause(cluster: &Cluster, writers: usize, readers: usize, pause: Duration) -> Load {
         let first = cluster.all().find(|id| cluster.node(*id).mode().is_some()).expect("somebody serves");
         let mut conn = cluster.node(first).connect();
         assert_eq!(conn.create(ROOT, b"", 0), Ok(err::OK));
         assert_eq!(conn.create(MARKS, b"", 0), Ok(err::OK));
         let known = Arc::new(Known::default());
         let addresses: Vec<SocketAddr> = cluster.all().map(|id| cluster.node(id).address()).collect();
-        let client = |n: usize| Client { addresses: addresses.clone(), at: n, known: Arc::clone(&known), n };
+        let client =
+            |n: usize| Client { addresses: addresses.clone(), at: n, known: Arc::clone(&known), n, pause };
         let writers = (0..writers).map(|n| (client(n), true));
         let readers = (0..readers).map(|n| (client(n), false));
         let threads = writers.chain(readers).map(|(client, writes)| {
@@ -108,7 +117,8 @@ impl Load {
     /// And one that fills the logs without making the tree larger.
     pub(crate) fn with_churn(mut self, cluster: &Cluster) -> Load {
         let addresses: Vec<SocketAddr> = cluster.all().map(|id| cluster.node(id).address()).collect();
-        let client = Client { addresses, at: 0, known: Arc::clone(&self.known), n: CHURN };
+        let client =
+            Client { addresses, at: 0, known: Arc::clone(&self.known), n: CHURN, pause: Duration::ZERO };
         self.threads.push(std::thread::spawn(move || client.churn()));
         self
     }
@@ -141,6 +151,7 @@ struct Client {
     at: usize,
     known: Arc<Known>,
     n: usize,
+    pause: Duration,
 }
 
 impl Client {
@@ -153,7 +164,8 @@ impl Client {
         while !self.stopped() {
             self.at += 1;
             let address = self.addresses[self.at % self.addresses.len()];
-            let opened = Conn::open(address).map(|conn| conn.with_reply_limit(PATIENCE));
+            let opened =
+                Conn::open_within(address, CONNECT_PATIENCE).map(|conn| conn.with_reply_limit(PATIENCE));
             if let Ok(mut conn) = opened
                 && let Ok(Some(connected)) = conn.handshake(&ConnectRequest::new(SESSION_MS))
                 && connected.session.id != 0
@@ -213,6 +225,9 @@ impl Client {
             }
             if !fails {
                 self.known.acknowledge(path);
+            }
+            if !self.pause.is_zero() {
+                std::thread::sleep(self.pause);
             }
         }
     }

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use zabra::base::rng::Rng;
+
+use crate::catching_up::{planned, with_short_logs, write_burst};
 use crate::cluster::{Cluster, LIMIT, wait_until};
 use crate::common::calls::err;
 use crate::common::client::{Received, create_body, op};
@@ -20,6 +23,11 @@ const REJOIN_MAX: Duration = Duration::from_secs(10);
 /// `voters` in a network of addresses of the fourth version, started.
 fn ensemble(voters: usize) -> Option<Cluster> {
     Some(Cluster::new(voters, 0).in_network(Family::V4)?.started())
+}
+
+/// So many writers, and a reader. They write no more than a comparison of all nodes can take.
+fn load(cluster: &Cluster, writers: usize) -> Load {
+    Load::with_pause(cluster, writers, 1, Duration::from_millis(3))
 }
 
 /// Heals, and waits until all serve. How long it took.
@@ -52,16 +60,15 @@ fn wait_steps_down(cluster: &Cluster, id: usize) {
     wait_until("it stops serving by itself", LIMIT, || mode_inside(cluster, id).is_none().then_some(()));
 }
 
-/// A leader that was cut off, under load, is replaced. `cut` cuts, `heal` heals; clients reach it all the time, or not.
+/// A leader that `cut` cuts off under load is replaced, and stops.
 fn replaced(voters: usize, cut: impl Fn(&Cluster, usize), heal: impl Fn(&Cluster, usize)) {
     let Some(cluster) = ensemble(voters) else { return };
     let leader = cluster.wait_leader(LIMIT);
-    let load = Load::start(&cluster, 2 * voters, 1);
+    let load = load(&cluster, 2 * voters);
     load.wait_for(50);
     let mut old = cluster.node(leader).connect();
-    cut(&cluster, leader);
     let began = Instant::now();
-    // Not committed by anybody: it must not be answered.
+    cut(&cluster, leader);
     let xid = old.take_xid();
     old.send(xid, op::CREATE, &create_body("/tail", Some(b""), &Acl::open(), 0)).expect("sent");
     let next = cluster.wait_leader_but(leader, LIMIT);
@@ -70,20 +77,23 @@ fn replaced(voters: usize, cut: impl Fn(&Cluster, usize), heal: impl Fn(&Cluster
     println!("node {leader} has stopped after {:?}", began.elapsed());
     load.wait_for(100);
     assert_eq!(mode_inside(&cluster, leader), None);
-    heal(&cluster, leader);
     let healed = Instant::now();
+    heal(&cluster, leader);
     assert_eq!(old.receive(LIMIT), Received::Closed, "it cannot know what became of the write");
     cluster.wait_all_serve();
     println!("all serve {:?} after healing", healed.elapsed());
     assert!(healed.elapsed() <= REJOIN_MAX, "{:?}", healed.elapsed());
     assert_eq!(cluster.leader(), Some(next), "who comes back deposes nobody");
-    assert_eq!(cluster.node(leader).connect().get("/tail"), Ok(None));
     end(&cluster, load, TAKE_OVER_MAX);
+}
+
+fn heal_all(cluster: &Cluster, _: usize) {
+    cluster.network().heal();
 }
 
 #[test]
 fn a_leader_that_no_packet_leaves_or_reaches_is_replaced_and_stops() {
-    replaced(3, |cluster, id| cluster.network().isolate(id), |cluster, _| cluster.network().heal());
+    replaced(3, |cluster, id| cluster.network().isolate(id), heal_all);
 }
 
 #[test]
@@ -96,15 +106,16 @@ fn a_leader_that_nobody_hears_is_replaced_and_stops() {
     let cut = |cluster: &Cluster, id| {
         cluster.others(id).into_iter().for_each(|other| cluster.network().cut_one_way(id, other));
     };
-    replaced(3, cut, |cluster, _| cluster.network().heal());
+    replaced(3, cut, heal_all);
 }
 
 #[test]
 fn a_leader_that_hears_nobody_is_replaced_and_stops() {
+    // What it proposes still comes through, and may stay.
     let cut = |cluster: &Cluster, id| {
         cluster.others(id).into_iter().for_each(|other| cluster.network().cut_one_way(other, id));
     };
-    replaced(3, cut, |cluster, _| cluster.network().heal());
+    replaced(3, cut, heal_all);
 }
 
 #[test]
@@ -112,7 +123,7 @@ fn a_follower_without_packets_is_not_missed_and_comes_back() {
     let Some(cluster) = ensemble(3) else { return };
     let leader = cluster.wait_leader(LIMIT);
     let followers = cluster.others(leader);
-    let load = Load::start(&cluster, 6, 1);
+    let load = load(&cluster, 6);
     load.wait_for(50);
     cluster.network().isolate(followers[0]);
     assert_undisturbed(&cluster, leader, &load);
@@ -132,7 +143,7 @@ fn a_follower_whose_packets_vanish_one_way_deposes_nobody() {
     let Some(cluster) = ensemble(3) else { return };
     let leader = cluster.wait_leader(LIMIT);
     let followers = cluster.others(leader);
-    let load = Load::start(&cluster, 6, 1);
+    let load = load(&cluster, 6);
     load.wait_for(50);
     // It is heard by nobody.
     cluster.others(followers[0]).into_iter().for_each(|id| cluster.network().cut_one_way(followers[0], id));
@@ -155,7 +166,7 @@ fn the_greater_part_of_five_serves_whoever_led_before() {
     let Some(cluster) = ensemble(5) else { return };
     let leader = cluster.wait_leader(LIMIT);
     let others = cluster.others(leader);
-    let load = Load::start(&cluster, 10, 1);
+    let load = load(&cluster, 10);
     load.wait_for(50);
     // The leader is on the greater side.
     cluster.network().split(&[leader, others[0], others[1]], &others[2..]);
@@ -180,7 +191,7 @@ fn a_leader_with_a_quorum_stays_on_a_bridge_and_on_a_ring() {
     let Some(cluster) = ensemble(5) else { return };
     let leader = cluster.wait_leader(LIMIT);
     let others = cluster.others(leader);
-    let load = Load::start(&cluster, 10, 1);
+    let load = load(&cluster, 10);
     load.wait_for(50);
     // Two halves, and one node that reaches both.
     let (half, bridge, rest) = ([leader, others[0]], others[1], &others[2..]);
@@ -206,7 +217,7 @@ fn a_cable_that_flaps_slows_nobody_for_long() {
     let Some(cluster) = ensemble(3) else { return };
     let leader = cluster.wait_leader(LIMIT);
     let follower = cluster.others(leader)[0];
-    let load = Load::start(&cluster, 6, 1);
+    let load = load(&cluster, 6);
     load.wait_for(50);
     for pause_ms in [50, 200, 900, 50, 200, 1_500] {
         cluster.network().unplug(follower);
@@ -225,7 +236,7 @@ fn a_cable_that_flaps_slows_nobody_for_long() {
 #[test]
 fn an_ensemble_whose_cables_were_all_pulled_comes_back_by_itself() {
     let Some(cluster) = ensemble(3) else { return };
-    let load = Load::start(&cluster, 6, 1);
+    let load = load(&cluster, 6);
     load.wait_for(50);
     cluster.all().for_each(|id| cluster.network().unplug(id));
     cluster.all().for_each(|id| wait_steps_down(&cluster, id));
@@ -234,50 +245,68 @@ fn an_ensemble_whose_cables_were_all_pulled_comes_back_by_itself() {
     end(&cluster, load, LIMIT);
 }
 
-#[test]
-fn a_node_far_behind_that_is_cut_off_while_it_is_brought_up_to_date_begins_again() {
-    /// Below what the state takes in the time until it is cut off.
-    const SLOW_KBIT: u32 = 40_000;
+/// A follower that has nothing is cut off, again and again, in the middle of being brought up to date by `plan`, over a slow cable.
+fn cut_off_while_brought_up_to_date(cluster: Cluster, plan: &str) {
+    /// The cable to it: what the leader has takes seconds.
+    const SLOW_KBIT: u32 = 20_000;
     const LARGE: usize = 40;
-    let Some(mut cluster) = ensemble(3) else { return };
+    let Some(cluster) = cluster.config("initLimit", "8").in_network(Family::V4) else { return };
+    let mut cluster = cluster.started();
     let (leader, follower) = (cluster.wait_leader(LIMIT), cluster.follower());
-    cluster.kill(follower);
-    cluster.wipe(follower);
     let mut conn = cluster.node(leader).connect();
-    let (mut rng, mut data) = (zabra::base::rng::Rng::new(7), vec![0; 300_000]);
+    let (mut rng, mut data, mut acknowledged) = (Rng::new(7), vec![0; 300_000], Vec::new());
     for n in 0..LARGE {
         // Nothing that could be sent in fewer bytes.
         rng.fill(&mut data);
         assert_eq!(conn.create(&format!("/large{n}"), &data, 0), Ok(err::OK));
     }
-    let load = Load::start(&cluster, 4, 1);
-    load.wait_for(50);
+    cluster.kill(follower);
+    cluster.wipe(follower);
+    if plan == "Snap" {
+        wait_until("the log is purged", LIMIT, || {
+            write_burst(&mut conn, "/large0", 600);
+            (cluster.node(leader).logged(&["log segments retired"]) > 0).then_some(())
+        });
+    }
     let Some(()) = cluster.network().throttle(follower, SLOW_KBIT) else { return };
+    let planned_before = planned(&cluster, follower, plan);
     cluster.start(follower);
-    let begun = || cluster.logged(&["a learner is brought up to date", &format!("peer={follower} ")]);
-    let first = begun();
+    let lost = || cluster.node(leader).logged(&["connection with a server closed", "silent for"]);
+    let lost_before = lost();
     for n in 1..=3 {
-        wait_until("it is brought up to date", LIMIT, || (begun() >= first + n).then_some(()));
-        std::thread::sleep(Duration::from_millis(100 * n as u64));
+        let begun = || planned(&cluster, follower, plan) >= planned_before + n;
+        wait_until("it is brought up to date", LIMIT, || begun().then_some(()));
+        // At one point or another.
+        std::thread::sleep(Duration::from_millis(300 * n as u64));
         assert_eq!(cluster.node(follower).mode(), None, "it is too slow to be done");
         if n == 2 {
             cluster.network().unplug(follower)
         } else {
-            cluster.network().cut(leader, follower)
+            cluster.network().isolate(follower)
         }
-        load.wait_for(50);
-        // It is given up, on both sides: what was under way is over.
-        let until = Instant::now() + Duration::from_millis(1_500);
-        while Instant::now() < until {
-            load.wait_for(20);
-        }
+        wait_until("it is given up", LIMIT, || {
+            let path = format!("/during{}", acknowledged.len());
+            assert_eq!(conn.create(&path, path.as_bytes(), 0), Ok(err::OK), "nobody waits for it");
+            acknowledged.push(path);
+            (lost() >= lost_before + n).then_some(())
+        });
         cluster.network().plug(follower);
         cluster.network().heal();
     }
     cluster.network().unthrottle(follower);
     heal(&cluster);
     assert_eq!(cluster.leader(), Some(leader), "nobody else had to do anything");
-    end(&cluster, load, GAP_MAX);
+    assert_all_have(&cluster, &acknowledged);
+}
+
+#[test]
+fn transactions_that_are_cut_off_on_their_way_come_again() {
+    cut_off_while_brought_up_to_date(Cluster::new(3, 0), "Diff");
+}
+
+#[test]
+fn a_state_that_is_cut_off_on_its_way_comes_again() {
+    cut_off_while_brought_up_to_date(with_short_logs(Cluster::new(3, 0)), "Snap");
 }
 
 #[test]
@@ -318,7 +347,7 @@ fn an_ensemble_of_addresses_of_version_6_serves_fails_over_and_heals() {
     let mut cluster = cluster.started();
     let leader = cluster.wait_leader(LIMIT);
     assert!(cluster.node(leader).address().is_ipv6());
-    let load = Load::start(&cluster, 6, 1);
+    let load = load(&cluster, 6);
     load.wait_for(50);
     cluster.network().isolate(leader);
     let next = cluster.wait_leader_but(leader, LIMIT);
