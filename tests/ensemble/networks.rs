@@ -213,6 +213,30 @@ fn a_leader_with_a_quorum_stays_on_a_bridge_and_on_a_ring() {
 }
 
 #[test]
+fn a_node_that_is_heard_and_hears_nobody_keeps_the_others_from_a_leader_for_a_moment_only() {
+    let Some(cluster) = ensemble(5) else { return };
+    let mut cluster = cluster;
+    let leader = cluster.wait_leader(LIMIT);
+    let others = cluster.others(leader);
+    let (deaf, rest) = others.split_last().expect("of five");
+    assert_eq!(cluster.node(leader).connect().create("/a", b"/a", 0), Ok(err::OK));
+    cluster.others(*deaf).into_iter().for_each(|id| cluster.network().cut_one_way(id, *deaf));
+    wait_steps_down(&cluster, *deaf);
+    // It has said that it wants to lead, and of equal histories its number is the greatest.
+    cluster.kill(leader);
+    let began = Instant::now();
+    let next = wait_until("another leader", LIMIT, || {
+        rest.iter().copied().find(|id| cluster.node(*id).mode().as_deref() == Some("leader"))
+    });
+    println!("node {next} leads {:?} after the death of node {leader}", began.elapsed());
+    assert!(began.elapsed() <= TAKE_OVER_MAX, "{:?}", began.elapsed());
+    cluster.start(leader);
+    heal(&cluster);
+    assert_eq!(cluster.leader(), Some(next));
+    assert_all_have(&cluster, &["/a".into()]);
+}
+
+#[test]
 fn a_cable_that_flaps_slows_nobody_for_long() {
     let Some(cluster) = ensemble(3) else { return };
     let leader = cluster.wait_leader(LIMIT);

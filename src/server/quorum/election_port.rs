@@ -13,6 +13,7 @@
 //! - EP4: members without a connection are tried again after 50 ms to 1 s, doubling; at once on [`ElectionPort::reconnect`] and when they ask.
 //! - EP5: bounded: events that wait, handshakes under way, messages to be sent, and bytes of a frame by those that came.
 //! - EP6: whatever a connection brings costs that connection and nothing else. Errors of `accept` end nothing.
+//! - EP7: a peer whose machine acknowledges nothing for a second ([`UNACKNOWLEDGED_MS`]) counts as gone, whatever still comes from it.
 
 mod link;
 mod listen;
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -40,6 +42,11 @@ const BIND_PAUSE: Duration = Duration::from_secs(1);
 
 /// A connection that broke may be replaced for so long before the peer counts as gone.
 pub const REPLACE_WAIT: Duration = Duration::from_millis(100);
+
+/// What was said and is not even acknowledged by the other machine after so long, ms, was said to nobody. Somebody who is heard and hears nothing would
+/// be elected for as long as its connections stand.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MS: u32 = 1_000;
 
 /// Events that wait to be taken; beyond it connections are not read. ZooKeeper's queue is as long.
 const EVENTS_MAX: usize = 100;
@@ -191,4 +198,11 @@ impl ElectionPort {
     pub fn try_recv(&mut self) -> Option<ElectionEvent> {
         self.events.try_recv().ok()
     }
+}
+
+/// Small messages that nobody waits for long: above what all connections between servers have ([`resolve::tune`]).
+fn tune(stream: &TcpStream) {
+    resolve::tune(stream);
+    #[cfg(target_os = "linux")]
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS);
 }

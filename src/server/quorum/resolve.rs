@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::server::config::ListenAddress;
 use crate::wire::quorum_config::HostPort;
@@ -25,6 +25,10 @@ const KEEP_ALIVE_TRIES: u32 = 5;
 /// The same for one with something on its way, ms.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED_MS: u32 = 7_000;
+
+/// An address that has not answered is asked anew after so long: TCP itself doubles its pauses, and a network that is there again would have to wait
+/// for the end of one.
+const ASK_ANEW: Duration = Duration::from_millis(1_500);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +70,7 @@ pub async fn connect(target: HostPort<'_>, wait: Duration) -> Result<TcpStream, 
         timeout(wait, lookup(target)).await.unwrap_or_else(|_| Err(timed_out())).map_err(name)?;
     let mut failed = name(io::Error::from(io::ErrorKind::NotFound));
     for address in candidates {
-        match timeout(wait, TcpStream::connect(address)).await.unwrap_or_else(|_| Err(timed_out())) {
+        match connect_one(address, wait).await {
             // Connecting to a free port of one's own may, by chance, meet itself.
             Ok(stream) if stream.local_addr().ok() == Some(address) => {
                 let source = io::Error::from(io::ErrorKind::ConnectionRefused);
@@ -80,6 +84,18 @@ pub async fn connect(target: HostPort<'_>, wait: Duration) -> Result<TcpStream, 
         }
     }
     Err(failed)
+}
+
+async fn connect_one(address: SocketAddr, wait: Duration) -> io::Result<TcpStream> {
+    let until = Instant::now() + wait;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match timeout(left.min(ASK_ANEW), TcpStream::connect(address)).await {
+            Ok(connected) => return connected,
+            Err(_) if left <= ASK_ANEW => return Err(timed_out()),
+            Err(_) => {}
+        }
+    }
 }
 
 /// Listens on the first address that can be bound; `tries` times (0: for ever), with a `pause` between them.

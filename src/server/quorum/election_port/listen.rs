@@ -16,11 +16,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
-use super::Context;
 use super::link::Link;
 use super::peer::Peer;
+use super::{Context, tune};
 use crate::base::ServerId;
-use crate::server::quorum::resolve::tune;
 use crate::wire::election::{ANONYMOUS, Hello};
 use crate::wire::quorum::{PeerError, Step};
 

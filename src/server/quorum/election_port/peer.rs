@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::link::{Link, Orders};
-use super::{Context, ElectionEvent, REPLACE_WAIT};
+use super::{Context, ElectionEvent, REPLACE_WAIT, tune};
 use crate::server::quorum::resolve::{ConnectError, connect};
 use crate::wire::election::{parse_frame, put_frame, put_hello};
 use crate::wire::quorum::{PeerError, Step};
@@ -356,7 +356,10 @@ async fn dial(context: Arc<Context>, link: Arc<Link>) -> Result<TcpStream, DialE
     for address in link.addresses() {
         let target = HostPort { host: &address.host, port: address.election_port };
         match connect(target, context.connect_timeout).await {
-            Ok(stream) => return introduce(&context, stream).await,
+            Ok(stream) => {
+                tune(&stream);
+                return introduce(&context, stream).await;
+            }
             Err(error) => failed = error.into(),
         }
     }
