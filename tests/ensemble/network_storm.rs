@@ -63,7 +63,7 @@ fn strike(cluster: &mut Cluster, rng: &mut Rng) -> String {
 
 #[test]
 fn a_storm_in_the_network_loses_nothing() {
-    let (seed, time) = (seed(), storm_time() / 2);
+    let (seed, time) = (seed(), storm_time() / 4);
     println!("ZABRA_SEED={seed}");
     let mut rng = Rng::new(seed);
     // Who was elected by votes that were taken back waits for its quorum for initLimit.

@@ -274,7 +274,8 @@ fn cut_off_while_brought_up_to_date(cluster: Cluster, plan: &str) {
     /// The cable to it: what the leader has takes seconds.
     const SLOW_KBIT: u32 = 20_000;
     const LARGE: usize = 40;
-    let Some(cluster) = cluster.config("initLimit", "8").in_network(Family::V4) else { return };
+    let cluster = cluster.config("initLimit", "8").config("syncLimit", "10");
+    let Some(cluster) = cluster.in_network(Family::V4) else { return };
     let mut cluster = cluster.started();
     let (leader, follower) = (cluster.wait_leader(LIMIT), cluster.follower());
     let mut conn = cluster.node(leader).connect();
@@ -297,7 +298,7 @@ fn cut_off_while_brought_up_to_date(cluster: Cluster, plan: &str) {
     cluster.start(follower);
     let lost = || cluster.node(leader).logged(&["connection with a server closed", "silent for"]);
     let lost_before = lost();
-    for n in 1..=3 {
+    for n in 1..=2 {
         let begun = || planned(&cluster, follower, plan) >= planned_before + n;
         wait_until("it is brought up to date", LIMIT, || begun().then_some(()));
         // At one point or another.
