@@ -54,8 +54,8 @@ pub(crate) struct Network {
     family: Family,
     /// By node, from 1 on, and of the clients at last: place and address.
     members: Vec<(usize, IpAddr)>,
-    /// Where the thread was before.
-    home: File,
+    /// Where the thread was before, once it has left.
+    home: Option<File>,
 }
 
 impl Network {
@@ -73,10 +73,11 @@ impl Network {
         let home = File::open("/proc/thread-self/ns/net").map_err(|e| format!("/proc: {e}"))?;
         let members = (1..=nodes).chain([CLIENTS]).map(|place| (place, address(family, place))).collect();
         // From here on its drop removes what there is of it.
-        let network = Network { prefix, family, members, home };
+        let mut network = Network { prefix, family, members, home: None };
         network.lay()?;
         network.write_hosts();
         enter(&network.path("clients"))?;
+        network.home = Some(home);
         Ok(network)
     }
 
@@ -247,7 +248,8 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let back = move_into_link_name_space(self.home.as_fd(), Some(LinkNameSpaceType::Network));
+        let home = |home: &File| move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Network));
+        let back = self.home.as_ref().map_or(Ok(()), home);
         let names = self.members.iter().map(|(place, _)| self.name(*place)).chain([self.hub()]);
         names.for_each(|name| remove(&name));
         // Only where there is nothing else.
