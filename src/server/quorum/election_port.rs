@@ -43,8 +43,8 @@ const BIND_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that broke may be replaced for so long before the peer counts as gone.
 pub const REPLACE_WAIT: Duration = Duration::from_millis(100);
 
-/// What was said and is not even acknowledged by the other machine after so long, ms, was said to nobody. Somebody who is heard and hears nothing would
-/// be elected for as long as its connections stand.
+/// What was said and is not even acknowledged by the other machine after so long, ms, was said to nobody. Somebody who is heard and
+/// hears nothing would be elected for as long as its connections stand.
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED_MS: u32 = 1_000;
 

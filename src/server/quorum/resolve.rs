@@ -26,8 +26,8 @@ const KEEP_ALIVE_TRIES: u32 = 5;
 #[cfg(target_os = "linux")]
 const UNACKNOWLEDGED_MS: u32 = 7_000;
 
-/// An address that has not answered is asked anew after so long: TCP itself doubles its pauses, and a network that is there again would have to wait
-/// for the end of one.
+/// An address that has not answered is asked anew after so long: TCP itself doubles its pauses, and a network that is there again
+/// would have to wait for the end of one.
 const ASK_ANEW: Duration = Duration::from_millis(1_500);
 
 /// Why there is no connection.
