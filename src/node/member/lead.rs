@@ -138,7 +138,18 @@ impl Member {
     }
 
     pub(super) fn lead_timer(&mut self, now: MonoMs) {
+        self.hear_those_who_take(now);
         self.lead_input(now, Input::Timer);
+    }
+
+    /// A learner says nothing while a long history or a large state is on its way to it: that it takes what it is sent is a sign of life.
+    fn hear_those_who_take(&mut self, now: MonoMs) {
+        let takes = |(id, link): (&LinkId, &mut Link)| {
+            let (feed, out) = link.feed()?;
+            (out.take_moved() && !feed.up_to_date).then_some(*id)
+        };
+        let takers: Vec<LinkId> = self.links.iter_mut().filter_map(takes).collect();
+        takers.into_iter().for_each(|link| self.lead_input(now, Input::Heard(link)));
     }
 
     pub(super) fn lead_input(&mut self, now: MonoMs, input: Input) {

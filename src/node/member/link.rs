@@ -18,6 +18,8 @@ const KEEP_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Outgoing {
     bytes: Vec<u8>,
     sent: usize,
+    /// Something was sent since this was last looked at.
+    moved: bool,
 }
 
 impl Outgoing {
@@ -34,6 +36,7 @@ impl Outgoing {
     /// The first `count` bytes of what waits are gone.
     pub(super) fn consume(&mut self, count: usize) {
         self.sent += count;
+        self.moved |= count > 0;
         assert!(self.sent <= self.bytes.len(), "no more is sent than waits");
         if self.sent == self.bytes.len() {
             self.bytes.clear();
@@ -43,6 +46,11 @@ impl Outgoing {
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }
+    }
+
+    /// Whether the other side has taken anything since this was last asked.
+    pub(super) fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 }
 
@@ -123,5 +131,14 @@ mod tests {
         assert_eq!(out.waiting(), b"h");
         out.consume(1);
         assert!(out.waiting().is_empty() && out.buf().is_empty());
+    }
+
+    #[test]
+    fn it_is_noticed_once_that_something_was_taken() {
+        let mut out = Outgoing::default();
+        out.buf().extend_from_slice(b"abc");
+        assert!(!out.take_moved(), "what waits is not taken");
+        out.consume(1);
+        assert!(out.take_moved() && !out.take_moved());
     }
 }
