@@ -450,10 +450,11 @@ impl Member {
         }
     }
 
-    /// A state of the leader is on its way into this server's history: nobody else may take, remove or purge anything by snapshots.
+    /// A state of the leader is on its way into this server's history, or will have to come because the tree here differs: nobody else may take,
+    /// remove or purge anything by snapshots. One of a tree that differs would be what the next start begins with.
     #[must_use]
     pub fn is_receiving_state(&self) -> bool {
-        matches!(&self.role, Role::Learning(learning) if learning.install.is_some())
+        self.diverged || matches!(&self.role, Role::Learning(learning) if learning.install.is_some())
     }
 
     /// Writes some of a received state; true when there is more to do at once. `alone`: nobody else is busy with snapshots.

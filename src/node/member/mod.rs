@@ -730,6 +730,12 @@ impl Member {
         self.positions.applied() < self.may_apply() && !self.diverged && !matches!(self.role, Role::Failed)
     }
 
+    /// Its tree is not what the transactions make of it, and has not been replaced yet.
+    #[must_use]
+    pub const fn has_diverged(&self) -> bool {
+        self.diverged
+    }
+
     /// Applying a transaction gave another tree than its leader had: this server stops serving, does not stand for election, and gets the whole
     /// state from a leader. `zxid` is the transaction's.
     pub fn note_diverged(&mut self, now: MonoMs, zxid: Zxid) {
