@@ -788,7 +788,7 @@ impl Leader {
     }
 
     fn timer(&mut self, now: MonoMs) {
-        if self.deadline.is_some_and(|at| at <= now) {
+        if self.deadline.is_some_and(|at| at <= now) && !self.broken.is(Rule::LeaderStays) {
             let joining = matches!(self.phase, Phase::Joining | Phase::Accepting(_));
             let why = if joining { GiveUpReason::NotJoined } else { GiveUpReason::NotSynchronised };
             return self.give_up(why);

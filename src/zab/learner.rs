@@ -307,6 +307,7 @@ impl Learner {
     pub fn next_timer(&self) -> MonoMs {
         match self.stage {
             Stage::InStep => self.heard.plus(self.silence_ms()),
+            _ if self.broken.is(Rule::LongSyncTakenForDeath) => self.begun.plus(self.limits.init_ms),
             // What moves counts: a long history is not a lost leader.
             _ => self.heard.max(self.begun).plus(self.limits.init_ms),
         }
@@ -458,7 +459,8 @@ impl Learner {
         if zxid > self.last {
             return Err(LearnerError::CommitOfUnknown { last: self.last, found: zxid });
         }
-        if zxid > self.committed {
+        let lost = self.stage < Stage::InStep && self.broken.is(Rule::EarlyCommitLost);
+        if zxid > self.committed && !lost {
             self.committed = zxid;
             if self.stage == Stage::InStep {
                 self.outputs.push_back(Output::Commit(zxid));
@@ -528,7 +530,7 @@ impl Learner {
 
     /// A6.
     fn timer(&mut self, now: MonoMs) -> Result<(), LearnerError> {
-        if now < self.next_timer() {
+        if now < self.next_timer() || (self.is_in_step() && self.broken.is(Rule::SilentLeaderFollowed)) {
             return Ok(());
         }
         let silent = now.since(self.heard);

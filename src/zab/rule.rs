@@ -1,6 +1,6 @@
 //! Mistakes that the machines can be told to make, so that a test can show that each is caught. Outside tests there is nothing to tell.
 
-/// A rule that can be switched off; named by the mistake. What each stands for: `docs/zab.md` §9.
+/// A rule that can be switched off; named by the mistake. What each stands for: `docs/zab.md` §9, `docs/scenarios.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// R1: the epoch is entered, and NEWLEADER acknowledged, before the history is durable (ZOOKEEPER-3911, -4643, -4646).
@@ -11,8 +11,8 @@ pub enum Rule {
     AppliedBeforeUpToDate,
     /// R4: a start applies the tail that nobody is known to have committed (ZOOKEEPER-1549, -4837, -1558).
     TailAppliedAtStart,
-    /// R8: a learner follows a leader of an epoch below the one it has promised, and that leader takes it. Not in [`Rule::ALL`]: what it breaks
-    /// takes a schedule that random ones have not met yet.
+    /// R8: a learner follows a leader of an epoch below the one it has promised, and that leader takes it. Not in [`Rule::ALL`]: it takes a
+    /// schedule that random ones have not met yet.
     StaleEpochFollowed,
     /// R8: a promise is told and not stored (ZOOKEEPER-2307, -335).
     PromiseNotStored,
@@ -46,11 +46,61 @@ pub enum Rule {
     SyncOvertaken,
     /// The shell: a leader forgets whose a session is when its client leaves, and a request held up on the way takes it.
     OwnerForgotten,
+    /// R2, R5: a COMMIT between NEWLEADER and UPTODATE is not kept (ZOOKEEPER-4394).
+    EarlyCommitLost,
+    /// R6: who is below the beginning of the log gets what is in the log, and not the whole state (ZOOKEEPER-4352).
+    DiffBelowTheLog,
+    /// R9: a cut is answered and not made (ZOOKEEPER-1489, -3701).
+    CutNotMade,
+    /// R13: a learner waits for as long as it takes to hear of its leader again (ZOOKEEPER-4074).
+    SilentLeaderFollowed,
+    /// R13: a server that has settled begins to look because another does (ZOOKEEPER-3109).
+    DeposedByNotice,
+    /// R14: a learner has `initLimit` for the whole history, however much of it comes (ZOOKEEPER-1465, -1697, -2678).
+    LongSyncTakenForDeath,
+    /// R18: a leader that has used up its zxids does not go on into the next epoch (ZOOKEEPER-1277).
+    ZxidsRunOut,
+    /// The shell, R4: a tree that differs from what its transactions make of it goes on (ZOOKEEPER-3114).
+    DivergenceIgnored,
+    /// R4, R7: a learner that needs a state gets one that is below what it has logged.
+    StateBelowTheLog,
 }
 
 impl Rule {
+    /// Every one of them: for each there is a directed schedule that notices it (`tests/scenarios`).
+    pub const EVERY: [Rule; 28] = [
+        Rule::EpochBeforeHistory,
+        Rule::AckBeforeFlush,
+        Rule::AppliedBeforeUpToDate,
+        Rule::TailAppliedAtStart,
+        Rule::StaleEpochFollowed,
+        Rule::PromiseNotStored,
+        Rule::DiffWithoutTrunc,
+        Rule::GapNotNoticed,
+        Rule::StateNotInstalled,
+        Rule::CommitByLeaderAlone,
+        Rule::LeaderCountsUnflushed,
+        Rule::EstablishedWithoutQuorum,
+        Rule::AheadIgnored,
+        Rule::LeaderStays,
+        Rule::VoteWithUnflushedTail,
+        Rule::SyncUnconfirmed,
+        Rule::ServedBeforeApplied,
+        Rule::SyncOvertaken,
+        Rule::OwnerForgotten,
+        Rule::EarlyCommitLost,
+        Rule::DiffBelowTheLog,
+        Rule::CutNotMade,
+        Rule::SilentLeaderFollowed,
+        Rule::DeposedByNotice,
+        Rule::LongSyncTakenForDeath,
+        Rule::ZxidsRunOut,
+        Rule::DivergenceIgnored,
+        Rule::StateBelowTheLog,
+    ];
+
     /// Those that random schedules are known to notice.
-    pub const ALL: [Rule; 17] = [
+    pub const ALL: [Rule; 18] = [
         Rule::EpochBeforeHistory,
         Rule::AckBeforeFlush,
         Rule::AppliedBeforeUpToDate,
@@ -68,6 +118,7 @@ impl Rule {
         Rule::ServedBeforeApplied,
         Rule::SyncOvertaken,
         Rule::OwnerForgotten,
+        Rule::DivergenceIgnored,
     ];
 }
 

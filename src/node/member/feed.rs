@@ -9,8 +9,8 @@ use crate::node::SharedTree;
 use crate::node::snap_stream::SnapSource;
 use crate::storage::log::{Group, LogError, LogReader};
 use crate::wire::quorum::{PacketKind, QuorumPacket, put_packet};
-use crate::zab::LinkId;
 use crate::zab::leader::Input;
+use crate::zab::{LinkId, Rule};
 
 /// Bytes put on a link in one turn: others get theirs in between.
 const TURN_BYTES: usize = 256 << 10;
@@ -119,6 +119,9 @@ impl Member {
             feed.put_commits(out, &view);
             if !feed.voter {
                 feed.source = Source::Log(None);
+                if self.broken.is(Rule::GapNotNoticed) {
+                    feed.sent = view.committed;
+                }
             }
         }
     }

@@ -267,6 +267,9 @@ impl Member {
     fn synchronise(&mut self, link: LinkId, theirs: Zxid) -> Result<(), MemberError> {
         let planned = match self.plan_for(theirs)? {
             Plan::Trunc { to } if self.broken.is(Rule::DiffWithoutTrunc) => Plan::Diff { after: to },
+            Plan::Snap if self.broken.is(Rule::DiffBelowTheLog) => {
+                Plan::Diff { after: self.storage.reader.base() }
+            }
             // What it lacks is left out, and the broadcast goes on behind that.
             Plan::Diff { .. } if self.broken.is(Rule::GapNotNoticed) => {
                 Plan::Diff { after: self.positions.appended() }

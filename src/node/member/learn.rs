@@ -260,7 +260,9 @@ impl Member {
         }
         let storage = &mut self.storage;
         let flusher = storage.flusher.as_mut().expect("at home when nothing is under way");
-        storage.dir.truncate(&mut storage.appender, flusher, &storage.snapshots, at)?;
+        if !self.broken.is(Rule::CutNotMade) {
+            storage.dir.truncate(&mut storage.appender, flusher, &storage.snapshots, at)?;
+        }
         self.positions.cut(at);
         self.recent.restart(at);
         Ok(at)

@@ -443,6 +443,9 @@ impl Member {
     pub fn notice(&mut self, now: MonoMs, from: ServerId, notice: Notice) {
         if notice.state == PeerState::Looking && !matches!(self.role, Role::Looking) {
             self.early.insert(from, (now, notice.clone()));
+            if self.broken.is(Rule::DeposedByNotice) {
+                self.look(now, StopReason::LeaderGone(from));
+            }
         }
         self.elect(now, election::Input::Notice { from, notice });
     }

@@ -10,9 +10,9 @@ use super::link::{Kind, Source};
 use super::{Member, Role};
 use crate::base::MonoMs;
 use crate::storage::superblock::Recall;
-use crate::zab::LinkId;
 use crate::zab::leader::Input;
 use crate::zab::learner::{self, Learner, Start};
+use crate::zab::{LinkId, Rule};
 
 impl Member {
     /// Writes may be proposed: this server leads, serves, and is not between two epochs.
@@ -32,6 +32,9 @@ impl Member {
     /// Enters the next epoch if this one is used up, as soon as nothing is under way in it.
     pub(super) fn roll_over(&mut self, now: MonoMs) {
         let Role::Leading(leading) = &self.role else { return };
+        if self.broken.is(Rule::ZxidsRunOut) {
+            return;
+        }
         let settled = self.positions.committed() == self.positions.appended() && self.positions.is_flushed();
         if !self.serving || !leading.is_established() || !self.is_used_up() || !settled || leading.has_syncs()
         {
