@@ -159,8 +159,13 @@ impl Member {
     fn feed_one(&mut self, now: MonoMs, link: LinkId, tree: &impl SharedTree) -> Result<bool, LogError> {
         let view = self.view();
         let config = std::sync::Arc::clone(self.electorate.current());
+        let hasty = self.broken.is(Rule::StateBelowTheLog);
         let Some((feed, out)) = self.links.get_mut(&link).and_then(Link::feed) else { return Ok(false) };
         if let Source::Snap(source) = &mut feed.source {
+            if source.is_none() && self.positions.applied() < feed.state_least && !hasty {
+                // The tree here is not that far yet.
+                return Ok(false);
+            }
             let (sent, more) = feed_state(source, out, tree);
             if let Some(zxid) = sent {
                 (feed.sent, feed.commit_sent, feed.source) = (zxid, zxid, Source::Log(None));

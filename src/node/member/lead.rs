@@ -280,6 +280,10 @@ impl Member {
         let Some((feed, out)) = self.links.get_mut(&link).and_then(Link::feed) else {
             return Ok(());
         };
+        feed.state_least = match planned {
+            Plan::Diff { after: common } | Plan::Trunc { to: common } => common,
+            Plan::Snap => Zxid::ZERO,
+        };
         let plan = if feed.needs_state { Plan::Snap } else { planned };
         tracing::info!(peer = feed.id.0, zxid = %theirs, ?plan, "a learner is brought up to date");
         match plan {
@@ -465,6 +469,7 @@ impl Member {
             voter: self.electorate.is_voter(id),
             zabra: info.zabra,
             needs_state: info.needs_state,
+            state_least: Zxid::ZERO,
             source: Source::Idle,
             sent: Zxid::ZERO,
             commit_sent: Zxid::ZERO,
