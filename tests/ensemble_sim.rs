@@ -55,11 +55,13 @@ fn fixed_seeds_have_one_history_and_go_where_they_should() {
         ("leaders", counts.leaders, 100),
         ("learners", counts.learners, 200),
         ("committed", counts.committed, 20_000),
+        ("committed of several at once", counts.multis, 500),
         ("acknowledged", counts.acknowledged, 15_000),
         ("unknown outcomes that were committed", counts.unknown_committed, 500),
         ("reads", counts.reads, 5_000),
         ("syncs", counts.synced_reads, 2_000),
         ("moves", counts.moves, 200),
+        ("connections that broke under clients", counts.client_cuts, 50),
         ("cut logs", counts.truncated, 5),
         ("received states", counts.snaps, 10),
         ("snapshots", counts.snapshots, 500),
@@ -76,6 +78,7 @@ fn fixed_seeds_have_one_history_and_go_where_they_should() {
         ("directories that were gone", counts.wiped, 5),
         ("disks on which bits flipped", counts.rotten, 20),
         ("histories that were set aside", counts.set_aside, 10),
+        ("trees that came to differ", counts.diverged, 3),
     ];
     for (what, count, least) in met {
         assert!(count >= least, "{what}: {count}, expected at least {least}");

@@ -19,6 +19,7 @@ mod model;
 mod net;
 mod node;
 mod options;
+mod script;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,7 +35,8 @@ use crate::base::{ConnId, Zxid};
 use crate::storage::log::Flusher;
 use crate::zab::LinkId;
 
-pub use self::options::{SimCounts, SimOptions};
+pub use self::options::{SimCounts, SimOptions, Stage};
+pub use self::script::{Client as ScriptClient, Halt, Script, Told, play};
 pub use crate::zab::Rule;
 
 /// Lines of the trace that a failure shows.
@@ -80,8 +82,15 @@ impl fmt::Display for SimFailure {
 /// # Errors
 /// A rule was broken; panics of the product come as failures too.
 pub fn run(seed: u64, options: SimOptions) -> Result<SimReport, Box<SimFailure>> {
-    let mut world = World::new(seed, options);
-    let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
+    conclude(seed, World::new(seed, options), World::run)
+}
+
+fn conclude(
+    seed: u64,
+    mut world: World,
+    run: impl FnOnce(&mut World) -> Result<(), Violation>,
+) -> Result<SimReport, Box<SimFailure>> {
+    let ended = catch_unwind(AssertUnwindSafe(|| run(&mut world)));
     let what = match ended {
         Ok(Ok(())) => {
             return Ok(SimReport {
@@ -137,6 +146,8 @@ enum Event {
     Turn { node: usize, inc: u64, what: Turn },
     /// The next message of a client arrives.
     Message { node: usize, inc: u64, conn: ConnId },
+    /// A node learns that a client's connection is gone.
+    Lost { node: usize, inc: u64, conn: ConnId },
     /// A client does something.
     Client(usize),
     /// The next fault.
@@ -178,6 +189,8 @@ struct World {
     /// Faults are over.
     calm: bool,
     faults: faults::Faults,
+    /// A script says what happens, not the seed.
+    directed: Option<script::Directed>,
     conns: u64,
     fingerprint: u64,
     trace: Vec<String>,
@@ -187,6 +200,10 @@ impl World {
     fn new(seed: u64, options: SimOptions) -> World {
         let mut rng = Rng::new(seed);
         let setup = Setup::random(&mut rng);
+        World::with_setup(rng, setup, options)
+    }
+
+    fn with_setup(mut rng: Rng, setup: Setup, options: SimOptions) -> World {
         let nodes = (0..setup.members()).map(|index| Node::new(index, &setup, &mut rng)).collect();
         let net = Net::new(setup.members());
         World {
@@ -203,6 +220,7 @@ impl World {
             counts: SimCounts::default(),
             calm: false,
             faults: faults::Faults::default(),
+            directed: None,
             conns: 0,
             fingerprint: 0,
             trace: Vec::new(),
@@ -260,7 +278,10 @@ impl World {
             self.at(delay, event);
             return Ok(());
         }
-        self.happen(event)
+        match self.put_off(event) {
+            Some(event) => self.happen(event),
+            None => Ok(()),
+        }
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
@@ -276,6 +297,7 @@ impl World {
             Event::Flush { node, inc, flusher } => self.flush_ends(node, inc, *flusher),
             Event::Turn { node, inc, what } => self.turn(node, inc, what),
             Event::Message { node, inc, conn } => self.message_arrives(node, inc, conn),
+            Event::Lost { node, inc, conn } => self.client_lost(node, inc, conn),
             Event::Client(client) => self.client_turn(client),
             Event::Fault => self.fault(),
             Event::Relief(relief) => self.relieve(relief),
@@ -295,6 +317,7 @@ impl World {
             | Event::Wake { node, .. }
             | Event::Flush { node, .. }
             | Event::Turn { node, .. }
+            | Event::Lost { node, .. }
             | Event::Message { node, .. } => Some(*node),
             Event::Client(_) | Event::Fault | Event::Relief(_) | Event::Start { .. } => None,
         }
@@ -303,6 +326,11 @@ impl World {
     fn paused_until(&self, node: usize) -> Option<u64> {
         let until = self.nodes[node].paused_until;
         (until > self.now).then_some(until)
+    }
+
+    /// Things go wrong at random.
+    fn is_wild(&self) -> bool {
+        !self.calm && self.directed.is_none()
     }
 
     fn next_conn(&mut self) -> ConnId {

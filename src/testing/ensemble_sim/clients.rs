@@ -105,14 +105,14 @@ pub(super) enum OpKind {
 #[derive(Debug, Default)]
 pub(super) struct Client {
     /// The only node it goes to.
-    home: Option<usize>,
-    conn: Option<(usize, u64, ConnId)>,
-    live: bool,
+    pub(super) home: Option<usize>,
+    pub(super) conn: Option<(usize, u64, ConnId)>,
+    pub(super) live: bool,
     pub(super) session: Option<SessionId>,
     /// The greatest zxid it was shown.
     pub(super) last: Zxid,
-    cxid: i32,
-    outstanding: VecDeque<Op>,
+    pub(super) cxid: i32,
+    pub(super) outstanding: VecDeque<Op>,
     /// When it last had reason to be content.
     content_at: u64,
     /// Writes acknowledged.
@@ -123,6 +123,12 @@ pub(super) struct Client {
 }
 
 impl World {
+    /// A client that does nothing by itself.
+    pub(super) fn add_directed_client(&mut self) -> usize {
+        self.clients.push(Client { stopped: true, ..Client::default() });
+        self.clients.len() - 1
+    }
+
     pub(super) fn add_client(&mut self, home: Option<usize>) {
         self.clients.push(Client { home, ..Client::default() });
         let delay = self.rng.below(300);
@@ -138,6 +144,9 @@ impl World {
         let patience = self.now.saturating_sub(client.content_at) < PATIENCE_MS;
         match client.conn {
             None => delay += self.connect(index),
+            Some(conn) if client.live && client.home.is_none() && self.rng.one_in(150) => {
+                self.lose_connection(index, conn);
+            }
             Some(conn) if !patience || (client.live && client.home.is_none() && self.rng.one_in(80)) => {
                 self.leave(index, conn);
             }
@@ -149,7 +158,7 @@ impl World {
     }
 
     /// Connects somewhere; how long to wait before the next attempt if that fails.
-    fn connect(&mut self, index: usize) -> u64 {
+    pub(super) fn connect(&mut self, index: usize) -> u64 {
         let any = self.rng.below(self.nodes.len() as u64) as usize;
         let node = self.clients[index].home.unwrap_or(any);
         if !self.nodes[node].is_running() {
@@ -184,9 +193,24 @@ impl World {
         }
     }
 
-    fn leave(&mut self, index: usize, (node, _, conn): (usize, u64, ConnId)) {
+    pub(super) fn leave(&mut self, index: usize, (node, _, conn): (usize, u64, ConnId)) {
         self.say(node, conn, Message::Gone);
         self.gone(index);
+    }
+
+    /// The network fails a client: of what it has just sent some is lost, the rest arrives, and its node learns a good while later that it is gone.
+    fn lose_connection(&mut self, index: usize, (node, inc, conn): (usize, u64, ConnId)) {
+        self.counts.client_cuts += 1;
+        let later = self.rng.below(3_000);
+        let kept = self.rng.next_u64();
+        self.gone(index);
+        if self.nodes[node].is_life(inc)
+            && let Some(process) = self.nodes[node].process.as_mut()
+            && let Some(held) = process.conns.get_mut(&conn)
+        {
+            held.inbox.truncate((kept % (held.inbox.len() as u64 + 1)) as usize);
+            self.at(later, Event::Lost { node, inc, conn });
+        }
     }
 
     /// CL2.
@@ -213,7 +237,12 @@ impl World {
         let only_reads = index % 3 == 2 && client.home.is_none();
         let what = if only_reads { 27 + self.rng.below(13) } else { self.rng.below(40) };
         let (kind, message) = match what {
-            0..=15 => write(OpCode::SetData, body::set_data(&path, Some(&value), -1)),
+            0..=2 => {
+                let other = register(self.rng.below(REGISTERS));
+                let set = |path: &str| (OpCode::SetData, body::set_data(path, Some(&value), -1));
+                write(OpCode::Multi, body::multi(&[set(&path), set(&other)]))
+            }
+            3..=15 => write(OpCode::SetData, body::set_data(&path, Some(&value), -1)),
             16..=18 => write(OpCode::Create, body::create_with(&path, Some(&value), 0, &open_acl())),
             19..=21 => write(OpCode::Create, body::create("/e-", 3)),
             22 | 23 => write(OpCode::Create2, body::create(&format!("/n{}", self.rng.below(20)), 0)),
@@ -227,6 +256,19 @@ impl World {
             27..=31 => (OpKind::Sync, Message::Sync { cxid }),
             _ => (OpKind::Read(path.clone()), Message::Read { cxid, path }),
         };
+        self.put_request(index, (node, conn), cxid, kind, message);
+    }
+
+    /// A request goes on its way.
+    pub(super) fn put_request(
+        &mut self,
+        index: usize,
+        (node, conn): (usize, ConnId),
+        cxid: i32,
+        kind: OpKind,
+        message: Message,
+    ) {
+        let client = &mut self.clients[index];
         client.outstanding.push_back(Op { cxid, kind, floor: self.model.shown });
         if client.outstanding.len() == 1 {
             client.content_at = self.now;

@@ -1,13 +1,13 @@
 //! What goes wrong, and when it is over.
 
-use super::node::End;
+use super::node::{End, Node};
 use super::options::Setup;
 use super::{Event, Violation, World};
 use crate::storage::vfs::Vfs;
 use crate::testing::sim_disk::{Fault, OpKind};
 
 /// Room on a disk that is not squeezed, bytes.
-const CAPACITY: u64 = 1 << 30;
+pub(super) const CAPACITY: u64 = 1 << 30;
 
 /// A fault ends, or changes.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +78,7 @@ impl World {
                 let kind = if self.rng.one_in(2) { OpKind::Sync } else { OpKind::Write };
                 disk.fail_nth(kind, disk.count(kind) + self.rng.below(10), Fault::Eio);
             }
+            _ if self.rng.one_in(2) => self.spoil(node),
             _ => {
                 let peer = self.rng.below(self.nodes.len() as u64) as usize;
                 self.part(node, peer);
@@ -161,6 +162,15 @@ impl World {
         }
     }
 
+    /// The memory of a node spoils what it applies next. One at a time: a quorum that has no sound tree has nobody to get it from.
+    fn spoil(&mut self, node: usize) {
+        let is_sound = |n: &Node| !n.rots && n.process.as_ref().is_none_or(|p| !p.member.has_diverged());
+        if self.nodes.iter().all(is_sound) {
+            self.note(|| format!("the memory of n{} spoils", node + 1));
+            self.nodes[node].rots = true;
+        }
+    }
+
     fn slow_disk(&mut self, node: usize) {
         self.counts.slow_disks += 1;
         self.nodes[node].flush_ms = [100, 600, 3_000][self.rng.below(3) as usize];
@@ -169,14 +179,19 @@ impl World {
     }
 
     fn squeeze(&mut self, node: usize) {
+        let left = self.rng.below(40 << 10);
+        self.fill_disk(node, left);
+        let ms = self.rng.below(4_000);
+        self.at(ms, Event::Relief(Relief::Capacity(node)));
+    }
+
+    /// No more than `left` bytes fit on a disk.
+    pub(super) fn fill_disk(&mut self, node: usize, left: u64) {
         self.counts.full_disks += 1;
         let disk = &self.nodes[node].disk;
         disk.set_capacity(CAPACITY);
         let free = disk.free_bytes(&Setup::places().data).unwrap_or(0);
-        let left = self.rng.below(40 << 10);
         self.nodes[node].disk.set_capacity(CAPACITY - free + left);
-        let ms = self.rng.below(4_000);
-        self.at(ms, Event::Relief(Relief::Capacity(node)));
     }
 
     fn wrong_clock(&mut self, node: usize) {
@@ -217,6 +232,7 @@ impl World {
             machine.disk.set_capacity(CAPACITY);
             machine.disk.crash_at(u64::MAX);
             machine.flush_ms = flush_ms;
+            machine.rots = false;
             machine.clock.change(now, 1_000, 0);
             if !machine.is_running() {
                 let inc = machine.inc;

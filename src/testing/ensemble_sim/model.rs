@@ -34,10 +34,21 @@ pub(super) struct Model {
     pub(super) registers: BTreeMap<String, Register>,
     /// Last effective request of each session in the committed history.
     pub(super) last_cxid: BTreeMap<SessionId, i32>,
+    /// Multi transactions that changed something.
+    pub(super) multis: u64,
     /// Where each request of a client is in the committed history.
     pub(super) requests: BTreeMap<(SessionId, i32), Zxid>,
     /// The greatest zxid that any client was shown.
     pub(super) shown: Zxid,
+}
+
+/// It changes something; a multi does all that it says, or nothing.
+fn is_effective(txn: &Txn<'_>) -> bool {
+    match txn {
+        Txn::Error { .. } => false,
+        Txn::Multi(ops) => ops.iter().all(|(_, op)| is_effective(&op)),
+        _ => true,
+    }
 }
 
 impl Model {
@@ -73,7 +84,7 @@ impl Model {
             Ok(proposal) => proposal,
             Err(error) => return violated(format!("{} cannot be read: {error}", show(zxid))),
         };
-        let effective = !matches!(proposal.txn, Txn::Error { .. });
+        let effective = is_effective(&proposal.txn);
         let known = Known {
             hash,
             session: SessionId(proposal.header.client_id),
@@ -101,6 +112,7 @@ impl Model {
         self.committed.push(zxid);
         if let Some(payload) = self.payloads.remove(&zxid) {
             let proposal = Proposal::read(&payload).expect("read before");
+            self.multis += u64::from(known.effective && matches!(proposal.txn, Txn::Multi(_)));
             self.note_registers(zxid, &proposal.txn);
         }
         Ok(known)
@@ -110,6 +122,9 @@ impl Model {
         let (path, data) = match txn {
             Txn::Create(create) => (create.path, create.data),
             Txn::SetData { path, data, .. } => (*path, *data),
+            Txn::Multi(ops) if is_effective(txn) => {
+                return ops.iter().for_each(|(_, op)| self.note_registers(zxid, &op));
+            }
             _ => return,
         };
         if path.starts_with("/r") {

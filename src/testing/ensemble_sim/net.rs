@@ -45,6 +45,8 @@ pub(super) struct Conn {
     pub(super) ends: [End; 2],
     streams: [Stream; 2],
     accepted: bool,
+    /// A script has broken it: its ends learn of that whatever is cut.
+    torn: bool,
 }
 
 /// One direction of an election connection.
@@ -110,13 +112,13 @@ impl Net {
 
     fn is_blocked(&self, key: ConnKey, side: usize) -> bool {
         let Some(conn) = self.conns.get(&key) else { return false };
-        self.cut[conn.ends[side].node][conn.ends[1 - side].node]
+        self.cut[conn.ends[side].node][conn.ends[1 - side].node] && !conn.torn
     }
 }
 
 impl World {
     fn delay(&mut self) -> u64 {
-        let spike = if !self.calm && self.rng.one_in(300) { self.rng.below(400) } else { 0 };
+        let spike = if self.is_wild() && self.rng.one_in(300) { self.rng.below(400) } else { 0 };
         1 + self.rng.below(self.setup.delay_ms) + spike
     }
 
@@ -131,6 +133,7 @@ impl World {
             ends: [end(node, inc, link), end(to, 0, LinkId(0))],
             streams: [Stream::default(), Stream::default()],
             accepted: false,
+            torn: false,
         };
         self.net.conns.insert(key, conn);
         let delay = self.delay();
@@ -142,7 +145,7 @@ impl World {
         let Some(conn) = self.net.conns.get(&key) else { return Ok(()) };
         let (from, to) = (conn.ends[0].node, conn.ends[1].node);
         let unreachable = self.net.is_cut(from, to) || self.nodes[to].is_off();
-        let accepted = !unreachable && self.nodes[to].is_running();
+        let accepted = !unreachable && self.nodes[to].is_running() && !self.is_deaf(to);
         if accepted {
             self.accept(to, key)?;
         }
@@ -187,11 +190,11 @@ impl World {
     }
 
     fn put_piece(&mut self, key: ConnKey, side: usize, piece: Option<Vec<u8>>) {
-        let delay = self.delay();
+        let (delay, slowness) = (self.delay(), self.slowness(key, side));
         let now = self.now;
         let Some(conn) = self.net.conns.get_mut(&key) else { return };
         let stream = &mut conn.streams[side];
-        stream.last = stream.last.max(now + delay);
+        stream.last = stream.last.max(now + delay) + slowness;
         stream.pieces.push_back((stream.last, piece));
         let delay = stream.last - now;
         self.at(delay, Event::Stream(key, side));
@@ -199,7 +202,7 @@ impl World {
 
     /// This end is closed, and the other will learn of it: at once, or a good while later.
     pub(super) fn close_end(&mut self, key: ConnKey, side: usize, later: u64) {
-        let loses = self.rng.one_in(3);
+        let loses = self.rng.one_in(3) && self.directed.is_none();
         let kept = self.rng.next_u64();
         let Some(conn) = self.net.conns.get_mut(&key) else { return };
         conn.ends[side].open = false;
@@ -220,10 +223,15 @@ impl World {
 
     /// The connection breaks in the middle; both ends learn of it, each in its time.
     pub(super) fn reset(&mut self, key: ConnKey) {
-        let keep = [self.rng.next_u64(), self.rng.next_u64()];
-        let later = [self.rng.below(50), if self.rng.one_in(3) { self.rng.below(3_000) } else { 0 }];
+        let mut keep = [self.rng.next_u64(), self.rng.next_u64()];
+        let mut later = [self.rng.below(50), if self.rng.one_in(3) { self.rng.below(3_000) } else { 0 }];
+        if self.directed.is_some() {
+            // All that is under way is lost, and both ends know.
+            (keep, later) = ([0; 2], [0; 2]);
+        }
         for side in 0..2 {
             let Some(conn) = self.net.conns.get_mut(&key) else { return };
+            conn.torn = self.directed.is_some();
             let stream = &mut conn.streams[side];
             stream.pieces.truncate((keep[side] % (stream.pieces.len() as u64 + 1)) as usize);
             stream.last = stream.last.max(self.now + later[side]);

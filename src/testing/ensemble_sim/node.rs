@@ -50,6 +50,8 @@ pub(super) struct Node {
     pub(super) clock: Clock,
     /// Longest flush, ms.
     pub(super) flush_ms: u64,
+    /// Its memory spoils the next data that it applies.
+    pub(super) rots: bool,
     /// Epochs seen in the superblock.
     pub(super) epochs: (Epoch, Epoch),
     /// The zxids that its disk holds, as far as it is known to be durable: the whole history, snapshots counted.
@@ -108,8 +110,8 @@ pub(super) struct Process {
     /// Syncs asked for, oldest first.
     pub(super) syncs: VecDeque<ConnId>,
     pub(super) next_session: i64,
-    links: BTreeMap<LinkId, (ConnKey, usize)>,
-    inbox: BTreeMap<LinkId, Inbox>,
+    pub(super) links: BTreeMap<LinkId, (ConnKey, usize)>,
+    pub(super) inbox: BTreeMap<LinkId, Inbox>,
     wake: Option<(u64, u64)>,
     wakes: u64,
     turns: BTreeSet<Turn>,
@@ -118,8 +120,8 @@ pub(super) struct Process {
 
 /// What was received and not consumed.
 #[derive(Debug, Default)]
-struct Inbox {
-    bytes: Vec<u8>,
+pub(super) struct Inbox {
+    pub(super) bytes: Vec<u8>,
     hold: bool,
 }
 
@@ -189,6 +191,7 @@ impl Node {
             paused_until: 0,
             clock: Clock { base: 1_000_000 + rng.below(1 << 30), at: 0, per_mille: 1_000 },
             flush_ms: setup.flush_ms,
+            rots: false,
             epochs: (Epoch(0), Epoch(0)),
             durable: Vec::new(),
             held_once: Vec::new(),
@@ -297,7 +300,7 @@ impl World {
             Output::Resume(link) => {
                 if let Some(inbox) = process.inbox.get_mut(&link) {
                     inbox.hold = false;
-                    receive(process, now, link);
+                    self.receive(node, process, now, link);
                     self.round(node, process, now);
                 }
             }
@@ -390,10 +393,11 @@ impl World {
     // --- What comes in ---
 
     pub(super) fn wake(&mut self, node: usize, inc: u64, token: u64) -> Result<(), Violation> {
-        self.call(node, inc, |_, process, now| {
+        self.call(node, inc, |world, process, now| {
             if process.wake.is_some_and(|(_, planned)| planned == token) {
                 process.wake = None;
                 process.member.timer(now);
+                world.round(node, process, now);
             }
             Ok(())
         })
@@ -477,9 +481,34 @@ impl World {
         self.call(node, inc, |world, process, now| {
             if process.links.contains_key(&link) {
                 process.inbox.entry(link).or_default().bytes.extend_from_slice(bytes);
-                receive(process, now, link);
+                world.receive(node, process, now, link);
                 world.round(node, process, now);
             }
+            Ok(())
+        })
+    }
+
+    /// Gives the member what has come on a link: all of it, or, when a script says what arrives, packet by packet.
+    fn receive(&mut self, node: usize, process: &mut Process, now: MonoMs, link: LinkId) {
+        if self.directed.is_none() {
+            receive(process, now, link, usize::MAX);
+            return;
+        }
+        while let Some(upto) = self.let_in(node, process, link) {
+            if receive(process, now, link, upto) == 0 {
+                return;
+            }
+        }
+    }
+
+    /// What waited at a gate is taken now.
+    pub(super) fn receive_again(&mut self, node: usize) -> Result<(), Violation> {
+        let inc = self.nodes[node].inc;
+        self.call(node, inc, |world, process, now| {
+            for link in process.inbox.keys().copied().collect::<Vec<_>>() {
+                world.receive(node, process, now, link);
+            }
+            world.round(node, process, now);
             Ok(())
         })
     }
@@ -518,14 +547,15 @@ impl World {
     }
 }
 
-/// Gives the member what has come on a link, unless it wants no more.
-fn receive(process: &mut Process, now: MonoMs, link: LinkId) {
+/// Gives the member the first bytes of what has come on a link, unless it wants no more; how many it took.
+fn receive(process: &mut Process, now: MonoMs, link: LinkId, upto: usize) -> usize {
     let Process { member, desk, inbox, .. } = process;
-    let Some(held) = inbox.get_mut(&link) else { return };
+    let Some(held) = inbox.get_mut(&link) else { return 0 };
     if held.hold || held.bytes.is_empty() {
-        return;
+        return 0;
     }
-    let received = member.receive(now, link, &held.bytes, desk);
+    let received = member.receive(now, link, &held.bytes[..upto.min(held.bytes.len())], desk);
     held.bytes.drain(..received.consumed);
     held.hold = received.hold;
+    received.consumed
 }

@@ -72,6 +72,8 @@ counts! {
     proposed,
     /// Transactions committed.
     committed,
+    /// Of them, those that were several at once and changed something.
+    multis,
     /// Writes acknowledged to clients.
     acknowledged,
     /// Writes whose outcome a client never learnt.
@@ -84,6 +86,8 @@ counts! {
     synced_reads,
     /// Clients that took their session to another node.
     moves,
+    /// Connections of clients that broke under them.
+    client_cuts,
     /// Sessions that expired.
     expired,
     /// Logs cut.
@@ -126,6 +130,31 @@ counts! {
     rotten,
     /// Histories set aside because of that.
     set_aside,
+    /// Trees that were found to differ.
+    diverged,
+}
+
+/// What a script plays on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Servers with a vote; they come first.
+    pub voters: usize,
+    /// Servers without.
+    pub observers: usize,
+    /// `tickTime`, ms: `initLimit` is ten of them, `syncLimit` five.
+    pub tick_ms: u64,
+    /// How long a session lives without its client, ms.
+    pub session_ms: i32,
+    /// Transactions of one epoch.
+    pub counter_max: u32,
+}
+
+impl Stage {
+    /// So many voters.
+    #[must_use]
+    pub const fn of(voters: usize) -> Stage {
+        Stage { voters, observers: 0, tick_ms: 500, session_ms: 60_000, counter_max: COUNTER_MAX_DEFAULT }
+    }
 }
 
 /// What is decided once per run.
@@ -176,6 +205,24 @@ impl Setup {
             },
             segment_bytes: [16 << 10, 16 << 10, 64 << 10][rng.below(3) as usize],
             seed: rng.next_u64(),
+        }
+    }
+
+    /// Everything takes as little time as it can, and nothing happens by itself.
+    pub(super) fn directed(stage: Stage, rng: &mut Rng) -> Setup {
+        let base = Setup::random(rng);
+        Setup {
+            voters: stage.voters,
+            observers: stage.observers,
+            clients: 0,
+            delay_ms: 1,
+            flush_ms: 1,
+            snapshot_ms: 1 << 40,
+            session_ms: stage.session_ms,
+            counter_max: stage.counter_max,
+            limits: Limits::new(stage.tick_ms, 10, 5, 0, 100),
+            segment_bytes: 16 << 10,
+            ..base
         }
     }
 

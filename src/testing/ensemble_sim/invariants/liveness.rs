@@ -31,6 +31,7 @@ pub(in super::super) fn check(world: &mut World) -> Result<(), Violation> {
     }
     equal_trees(world)?;
     world.counts.virtual_ms += world.now;
+    world.counts.multis = world.model.multis;
     at_most_once::check_unknown(world)
 }
 

@@ -9,6 +9,7 @@ pub(super) mod epochs;
 pub(super) mod leader_complete;
 pub(super) mod liveness;
 pub(super) mod one_leader;
+pub(super) mod promises;
 pub(super) mod quorum_durable;
 pub(super) mod reads;
 pub(super) mod real_time;
@@ -24,6 +25,7 @@ use crate::tree::Tree;
 /// After each call to a process.
 pub(super) fn after_step(world: &mut World, node: usize, process: &Process) -> Result<(), Violation> {
     epochs::check(world, node, process.member.epochs())?;
+    promises::check(node, process)?;
     quorum_durable::disk_changed(world, node, process)?;
     agreement::committed_grows(world, node, process)?;
     agreement::check(world, node, process.member.positions().committed())

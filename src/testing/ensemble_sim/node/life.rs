@@ -41,7 +41,7 @@ impl World {
         self.decay(node);
         let machine = &self.nodes[node];
         // Some starts are cut short.
-        let cut_short = !self.calm && self.rng.one_in(12);
+        let cut_short = self.is_wild() && self.rng.one_in(12);
         if cut_short {
             machine.disk.crash_at(machine.disk.ops() + self.rng.below(30));
         }
@@ -159,7 +159,7 @@ impl World {
         self.disconnect_all(node, &mut process);
         let inc = self.nodes[node].inc;
         drop(process);
-        let silently = end == End::Power && self.rng.one_in(2);
+        let silently = end == End::Power && self.says_nothing_of_its_end();
         self.connections_end(node, inc, silently);
         match end {
             End::Power => self.crash_disk(node),
@@ -193,6 +193,8 @@ impl World {
     fn crash_disk(&mut self, node: usize) {
         let disk = &self.nodes[node].disk;
         let image = match self.rng.below(4) {
+            // A script loses all that may be lost.
+            _ if self.directed.is_some() => disk.after_crash(&mut Nothing),
             0 => disk.after_crash(&mut Nothing),
             1 => disk.after_crash(&mut Everything),
             _ => disk.after_crash(&mut Random::new(self.rng.next_u64())),
@@ -203,6 +205,9 @@ impl World {
     fn restart_later(&mut self, node: usize) {
         self.nodes[node].inc += 1;
         let inc = self.nodes[node].inc;
+        if self.directed.is_some() && !self.calm {
+            return;
+        }
         let delay = match self.rng.below(4) {
             _ if self.calm => 10,
             0 => self.rng.below(20),

@@ -14,7 +14,7 @@ use crate::storage::log::RecordKind;
 use crate::tree::{Fired, Outcome};
 use crate::wire::OpCode;
 use crate::wire::quorum_payload::{ForwardedRequest, Touch};
-use crate::wire::txn::Proposal;
+use crate::wire::txn::{Proposal, Txn};
 use crate::zab::Rule;
 
 /// Bytes of one request's transaction at most, about.
@@ -27,6 +27,14 @@ struct Applied {
     cxid: i32,
     outcome: Outcome,
     digest: u64,
+}
+
+/// What came of applying.
+enum Next {
+    Nothing,
+    Applied(Applied),
+    /// The tree is not what it was for the leader behind that transaction.
+    Differs(Zxid),
 }
 
 impl World {
@@ -145,7 +153,16 @@ impl World {
     /// A slice of what may be applied. Who waits is answered between two transactions: no answer may come from a state behind that of a later one.
     pub(super) fn apply(&mut self, node: usize, process: &mut Process) -> Result<(), Violation> {
         for _ in 0..1 + self.rng.below(20) {
-            let Some(txn) = self.apply_next(node, process)? else { return Ok(()) };
+            let txn = match self.apply_next(node, process)? {
+                Next::Applied(txn) => txn,
+                Next::Nothing => return Ok(()),
+                Next::Differs(zxid) => {
+                    self.counts.diverged += 1;
+                    self.note(|| format!("n{} has another tree at {}", node + 1, show(zxid)));
+                    process.member.note_diverged(process.desk.now, zxid);
+                    return Ok(());
+                }
+            };
             invariants::applied::check(self, node, txn.zxid)?;
             invariants::digest::check(self, node, txn.zxid, txn.digest)?;
             self.applied_one(process, &txn)?;
@@ -155,26 +172,42 @@ impl World {
         Ok(())
     }
 
-    fn apply_next(&mut self, node: usize, process: &mut Process) -> Result<Option<Applied>, Violation> {
+    fn apply_next(&mut self, node: usize, process: &mut Process) -> Result<Next, Violation> {
         let Process { member, tree, .. } = process;
-        let mut applied = None;
+        let careless = self.options.rule == Some(Rule::DivergenceIgnored);
+        let (rots, model) = (&mut self.nodes[node].rots, &mut self.model);
+        let mut next = Next::Nothing;
         let mut fired = Fired::new();
-        member.apply(1, |zxid, payload| {
-            let proposal = match Proposal::read(payload) {
+        let applied = member.apply(1, |zxid, payload| {
+            let mut proposal = match Proposal::read(payload) {
                 Ok(proposal) => proposal,
-                Err(error) => return violated(format!("{} cannot be read: {error}", show(zxid))),
+                Err(error) => return Err(Some(Violation(format!("{} cannot be read: {error}", show(zxid))))),
             };
-            self.model.seen(zxid, payload)?;
+            model.seen(zxid, payload).map_err(Some)?;
             let mut tree = tree.write();
+            let mut rotten = false;
+            if let (true, Txn::SetData { data, .. }) = (*rots, &mut proposal.txn) {
+                (*rots, rotten, *data) = (false, true, Some(b"rot".as_slice()));
+            }
             let outcome = tree.apply(&proposal, &mut fired);
-            if let Some(mismatch) = fired.digest_mismatch() {
-                return violated(format!("n{} at {}: {mismatch:?}", node + 1, show(zxid)));
+            match fired.digest_mismatch() {
+                Some(_) if rotten && !careless => {
+                    next = Next::Differs(zxid);
+                    return Err(None);
+                }
+                Some(mismatch) if !careless => {
+                    return Err(Some(Violation(format!("n{} at {}: {mismatch:?}", node + 1, show(zxid)))));
+                }
+                _ => {}
             }
             let (session, cxid) = (SessionId(proposal.header.client_id), proposal.header.cxid);
-            applied = Some(Applied { zxid, session, cxid, outcome, digest: tree.digest() });
+            next = Next::Applied(Applied { zxid, session, cxid, outcome, digest: tree.digest() });
             Ok(())
-        })?;
-        Ok(applied)
+        });
+        match applied {
+            Err(Some(violation)) => Err(violation),
+            Ok(_) | Err(None) => Ok(next),
+        }
     }
 
     fn applied_one(&mut self, process: &mut Process, txn: &Applied) -> Result<(), Violation> {
@@ -282,6 +315,21 @@ impl World {
                 return Ok(());
             }
             world.message(process, now, conn, message)
+        })
+    }
+
+    /// A client's connection is found to be gone, without a word from the client.
+    pub(in super::super) fn client_lost(
+        &mut self,
+        node: usize,
+        inc: u64,
+        conn: ConnId,
+    ) -> Result<(), Violation> {
+        self.call(node, inc, |world, process, now| {
+            if process.conns.contains_key(&conn) {
+                world.message(process, now, conn, Message::Gone)?;
+            }
+            Ok(())
         })
     }
 
