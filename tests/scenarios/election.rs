@@ -1,0 +1,132 @@
+//! Elections, connections, who leads for how long, and the order in which clients are answered.
+
+use zabra::testing::ensemble_sim::{Script, Stage, Told};
+use zabra::wire::quorum::PacketKind;
+
+use crate::scenarios;
+
+scenarios! {
+    a_voter_that_hears_nobody_changes_its_mind: [3109], DeposedByNotice, Stage::of(3);
+    a_leader_that_accepts_nobody: [4203], LeaderStays, Stage::of(3);
+    a_leader_that_reaches_nobody: [4203, 3109], LeaderStays, Stage::of(3);
+    a_leader_falls_silent_and_its_connections_stand: [4074], SilentLeaderFollowed, Stage::of(3);
+    a_state_takes_longer_than_init_limit: [1465, 1697, 2678], LongSyncTakenForDeath, HASTY;
+    a_sync_at_a_leader_that_was_replaced: [], SyncUnconfirmed, Stage::of(3);
+    a_write_behind_a_sync: [1863, 2775, 4537], SyncOvertaken, Stage::of(3);
+    a_request_is_held_up_while_its_client_moves: [1863, 4537], OwnerForgotten, Stage::of(3);
+}
+
+/// `initLimit` is 1 s.
+const HASTY: Stage = Stage { tick_ms: 100, ..Stage::of(3) };
+
+/// ZOOKEEPER-3109: one that hears nobody begins to look, and says so; nobody minds.
+fn a_voter_that_hears_nobody_changes_its_mind(s: &mut Script<'_>) -> Told {
+    s.start_led_by(2, &[0, 1])?;
+    let epoch = s.epochs(2);
+    s.cut_one_way(1, 0);
+    s.cut_one_way(2, 0);
+    s.until_looks(0)?;
+    s.run_for(6_000)?;
+    s.demand(s.leads(2) && s.serves(1) && s.epochs(2) == epoch, "the leader stays")?;
+    s.mend_all();
+    s.until_serve(&[0, 1, 2])?;
+    s.demand(s.epochs(2) == epoch, "the leader stays when the third comes back")
+}
+
+/// ZOOKEEPER-4203: a leader is elected whose quorum port takes nobody.
+fn a_leader_that_accepts_nobody(s: &mut Script<'_>) -> Told {
+    s.deafen(2);
+    s.start(&[0, 1, 2])?;
+    for node in [2, 0, 1] {
+        s.mislead(node, 2)?;
+    }
+    s.must("two that serve without it", 20_000, |s| s.serves(0) && s.serves(1))?;
+    s.must("the end of its leadership", 20_000, |s| !s.is_elected(2))
+}
+
+/// ZOOKEEPER-4203, -3109: a leader is cut off from everybody.
+fn a_leader_that_reaches_nobody(s: &mut Script<'_>) -> Told {
+    s.start_led_by(2, &[0, 1])?;
+    s.cut_off(2);
+    s.must("the end of its leadership", 6_000, |s| !s.is_elected(2))?;
+    s.must("two that serve without it", 6_000, |s| s.leads(0) || s.leads(1))
+}
+
+/// ZOOKEEPER-4074: nobody closes the connections of a leader that is gone.
+fn a_leader_falls_silent_and_its_connections_stand(s: &mut Script<'_>) -> Told {
+    s.start_led_by(2, &[0, 1])?;
+    s.cut_off(2);
+    s.must("another leader", 6_000, |s| s.leads(0) || s.leads(1))
+}
+
+/// ZOOKEEPER-1465, -1697, -2678: the state that a learner lacks takes longer than `initLimit` and `syncLimit`, and keeps coming.
+fn a_state_takes_longer_than_init_limit(s: &mut Script<'_>) -> Told {
+    s.start_led_by(2, &[1])?;
+    let client = s.client(2)?;
+    s.write_much(client, 250)?;
+    s.until_level(&[1, 2])?;
+    s.snapshot(2)?;
+    s.write_and_wait(client)?;
+    s.slow_down(2, 0, 100);
+    let begun = s.now();
+    s.start(&[0])?;
+    s.must("it in step", 15_000, |s| s.serves(0))?;
+    s.demand(s.states_received() == 1 && s.now() - begun > 1_500, "it took longer than both limits")?;
+    s.speed_up();
+    Ok(())
+}
+
+/// A leader does not know that it was replaced; a client asks it to catch up, and reads.
+fn a_sync_at_a_leader_that_was_replaced(s: &mut Script<'_>) -> Told {
+    s.start_led_by(2, &[0, 1])?;
+    let client = s.client(2)?;
+    s.write_and_wait(client)?;
+    s.until_level(&[0, 1, 2])?;
+    s.cut_off(2);
+    s.kill(0);
+    s.kill(1);
+    s.start(&[0, 1])?;
+    s.until_serve(&[0, 1])?;
+    let other = s.client(1)?;
+    s.write_and_wait(other)?;
+    s.demand(s.leads(2), "the old leader does not know yet")?;
+    s.sync(client)?;
+    s.read_of(client, other)?;
+    s.until("the old leader gives up", |s| !s.leads(2))
+}
+
+/// ZOOKEEPER-1863, -2775, -4537: a write comes behind a sync that takes its time.
+fn a_write_behind_a_sync(s: &mut Script<'_>) -> Told {
+    s.start_led_by(2, &[0, 1])?;
+    let (client, other) = (s.client(2)?, s.client(2)?);
+    s.write_and_wait(client)?;
+    s.until_level(&[0, 1, 2])?;
+    s.hold(0, 2, PacketKind::Ping);
+    s.hold(1, 2, PacketKind::Ping);
+    s.sync(other)?;
+    s.until_held(1, 2, PacketKind::Ping)?;
+    s.run_for(20)?;
+    s.sync(client)?;
+    s.write(client)?;
+    s.run_for(20)?;
+    s.slow_down(2, 1, 50);
+    s.release(1, 2)?;
+    s.until_answered(client)
+}
+
+/// ZOOKEEPER-1863, -4537: a client leaves a request behind that is on its way, goes on elsewhere and leaves; then it arrives.
+fn a_request_is_held_up_while_its_client_moves(s: &mut Script<'_>) -> Told {
+    s.start_led_by(2, &[0, 1])?;
+    let client = s.client(0)?;
+    s.write_and_wait(client)?;
+    s.hold(0, 2, PacketKind::Request);
+    s.write(client)?;
+    s.until_held(0, 2, PacketKind::Request)?;
+    s.connect(client, 2)?;
+    s.until_live(client)?;
+    s.write_and_wait(client)?;
+    s.disconnect(client);
+    s.run_for(50)?;
+    s.release(0, 2)?;
+    s.run_for(200)
+}

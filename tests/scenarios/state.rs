@@ -1,0 +1,188 @@
+//! Whole states on their way from one node to another, and nodes whose own state is not sound.
+
+use zabra::testing::ensemble_sim::{Script, ScriptClient as Client, Stage, Told};
+use zabra::wire::quorum::PacketKind;
+
+use crate::scenarios;
+use crate::sync::{three, two};
+
+scenarios! {
+    a_leader_dies_between_a_state_and_newleader: [3642], StateNotInstalled, Stage::of(3);
+    power_fails_when_a_state_has_been_received: [2872], StateNotInstalled, Stage::of(3);
+    writes_follow_a_state_that_is_being_installed: [3104, 1319, 1367], StateNotInstalled, Stage::of(3);
+    a_leader_that_came_by_a_state_feeds_from_its_log: [1413, 2099], StateNotInstalled, Stage::of(3);
+    a_node_without_anything_comes_when_the_log_was_purged: [4352], DiffBelowTheLog, Stage::of(3);
+    the_tree_of_a_follower_differs: [3114, 5010], DivergenceIgnored, Stage::of(3);
+    the_tree_of_a_leader_differs: [3114], DivergenceIgnored, Stage::of(3);
+    a_node_whose_tree_differs_is_alone_and_starts_again: [3114], DivergenceIgnored, Stage::of(3);
+    a_node_whose_tree_differs_has_more_than_the_tree_of_its_leader: [], StateBelowTheLog, Stage::of(3);
+}
+
+/// n3 and n2 write so much that the beginning of their logs is purged.
+fn purge(s: &mut Script<'_>, client: Client) -> Told {
+    s.write_much(client, 40)?;
+    s.until_level(&[1, 2])?;
+    s.snapshot(2)?;
+    s.snapshot(1)?;
+    s.write_and_wait(client)?;
+    s.until_level(&[1, 2])
+}
+
+/// n1 has received the state of n3, and waits for NEWLEADER.
+fn receive_a_state(s: &mut Script<'_>) -> Told<Client> {
+    let client = two(s, 1)?;
+    purge(s, client)?;
+    s.hold(2, 0, PacketKind::NewLeader);
+    s.start(&[0])?;
+    s.until_held(2, 0, PacketKind::NewLeader)?;
+    s.demand(s.states_received() == 1, "a whole state has come")?;
+    Ok(client)
+}
+
+/// ZOOKEEPER-3642: what a learner has in memory behind a state must be on its disk when the next leader goes on from there.
+fn a_leader_dies_between_a_state_and_newleader(s: &mut Script<'_>) -> Told {
+    receive_a_state(s)?;
+    s.kill(2);
+    s.release(2, 0)?;
+    s.until_serve(&[0, 1])?;
+    let client = s.client(1)?;
+    s.write_and_wait(client)?;
+    s.until_level(&[0, 1])?;
+    s.cut_power(0);
+    s.start(&[0])?;
+    s.until_level(&[0, 1])
+}
+
+/// ZOOKEEPER-2872: a node that has received a state loses its power, and goes on.
+fn power_fails_when_a_state_has_been_received(s: &mut Script<'_>) -> Told {
+    let client = receive_a_state(s)?;
+    s.cut_power(0);
+    s.release(2, 0)?;
+    s.write_and_wait(client)?;
+    s.start(&[0])?;
+    s.until_level(&[0, 1, 2])?;
+    s.cut_power(0);
+    s.start(&[0])?;
+    s.until_level(&[0, 1, 2])
+}
+
+/// ZOOKEEPER-3104, -1319, -1367: writes are on their way behind a state, while power fails at one operation of its installation after the
+/// other.
+fn writes_follow_a_state_that_is_being_installed(s: &mut Script<'_>) -> Told {
+    let client = two(s, 1)?;
+    purge(s, client)?;
+    for ops in (0..).step_by(7) {
+        s.start(&[0])?;
+        s.cut_power_behind(0, ops);
+        s.write_and_wait(client)?;
+        s.until("the end of n1 or of its installation", |s| !s.is_running(0) || s.serves(0))?;
+        if s.is_running(0) {
+            break;
+        }
+    }
+    s.write_and_wait(client)?;
+    s.until_level(&[0, 1, 2])?;
+    s.never_cut_power(0);
+    s.cut_power(0);
+    s.start(&[0])?;
+    s.until_level(&[0, 1, 2])
+}
+
+/// ZOOKEEPER-1413, -2099: a node whose log begins behind a state becomes the leader of one that is behind it.
+fn a_leader_that_came_by_a_state_feeds_from_its_log(s: &mut Script<'_>) -> Told {
+    s.start_led_by(2, &[0, 1])?;
+    let client = s.client(2)?;
+    s.write_and_wait(client)?;
+    s.until_level(&[0, 1, 2])?;
+    s.kill(0);
+    purge(s, client)?;
+    // n2 stays where it is now; n1 comes by a state.
+    s.kill(1);
+    s.start(&[0])?;
+    s.until("n1 in the place of n2", |s| s.leads(2) && s.serves(0))?;
+    s.demand(s.states_received() == 1, "a whole state has come")?;
+    s.connect(client, 2)?;
+    s.until_live(client)?;
+    for _ in 0..3 {
+        s.write_and_wait(client)?;
+    }
+    s.until_level(&[0, 2])?;
+    s.kill(2);
+    s.start(&[1])?;
+    s.until_serve(&[0, 1])?;
+    s.demand(s.leads(0), "n1 has more, and leads")?;
+    s.until_level(&[0, 1])?;
+    s.cut_power(0);
+    s.start(&[0])?;
+    s.until_serve(&[0, 1])
+}
+
+/// ZOOKEEPER-4352: 0 is below the beginning of the log.
+fn a_node_without_anything_comes_when_the_log_was_purged(s: &mut Script<'_>) -> Told {
+    let client = two(s, 1)?;
+    purge(s, client)?;
+    s.start(&[0])?;
+    s.until_level(&[0, 1, 2])?;
+    s.demand(s.states_received() == 1, "a whole state has come")
+}
+
+/// ZOOKEEPER-3114, -5010: the tree of one node comes to differ; it serves nobody with it, and gets the leader's.
+fn the_tree_of_a_follower_differs(s: &mut Script<'_>) -> Told {
+    let client = three(s)?;
+    s.spoil_memory(0);
+    s.write_and_wait(client)?;
+    s.until("it has stopped", |s| !s.serves(0))?;
+    s.until("a whole state", |s| s.states_received() == 1)?;
+    s.until_serve(&[0, 1, 2])?;
+    s.until_level(&[0, 1, 2])
+}
+
+/// ZOOKEEPER-3114: the same of the leader: another one leads.
+fn the_tree_of_a_leader_differs(s: &mut Script<'_>) -> Told {
+    let client = three(s)?;
+    s.spoil_memory(2);
+    s.write(client)?;
+    s.until("it has stopped", |s| !s.serves(2))?;
+    s.until("a whole state", |s| s.states_received() == 1)?;
+    s.until_serve(&[0, 1, 2])?;
+    s.demand(!s.leads(2), "another one leads")?;
+    s.until_level(&[0, 1, 2])
+}
+
+/// ZOOKEEPER-3114: a tree that differs is not there any more when the node starts again, and no snapshot of it.
+fn a_node_whose_tree_differs_is_alone_and_starts_again(s: &mut Script<'_>) -> Told {
+    let client = three(s)?;
+    s.spoil_memory(0);
+    s.write_and_wait(client)?;
+    s.until("it has stopped", |s| !s.serves(0))?;
+    s.cut_off(0);
+    s.want_snapshot(0);
+    s.run_for(1_000)?;
+    s.cut_power(0);
+    s.start(&[0])?;
+    s.mend_all();
+    s.until_level(&[0, 1, 2])
+}
+
+/// The only other node that is there has everything in its log, and nothing in its tree: its state would take from the disk of the one that needs it
+/// what the two have committed.
+fn a_node_whose_tree_differs_has_more_than_the_tree_of_its_leader(s: &mut Script<'_>) -> Told {
+    let client = three(s)?;
+    s.spoil_memory(0);
+    s.hold(2, 0, PacketKind::Commit);
+    s.write_and_wait(client)?;
+    s.until_level(&[1, 2])?;
+    s.kill(1);
+    s.release(2, 0)?;
+    s.until("it has stopped", |s| !s.serves(0))?;
+    s.kill(2);
+    s.start(&[1])?;
+    s.mislead(1, 1)?;
+    s.mislead(0, 1)?;
+    s.run_for(1_000)?;
+    s.demand(s.states_received() == 0 && s.last(0) == s.last(1), "it keeps what it has")?;
+    s.start(&[2])?;
+    s.until("a whole state", |s| s.states_received() == 1)?;
+    s.until_serve(&[0, 1, 2])?;
+    s.until_level(&[0, 1, 2])
+}
