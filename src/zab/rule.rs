@@ -68,7 +68,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every one of them: for each there is a directed schedule that notices it (`tests/scenarios`).
-    pub const EVERY: [Rule; 28] = [
+    pub const EVERY: [Rule; 29] = [
         Rule::EpochBeforeHistory,
         Rule::AckBeforeFlush,
         Rule::AppliedBeforeUpToDate,
@@ -97,6 +97,7 @@ impl Rule {
         Rule::ZxidsRunOut,
         Rule::DivergenceIgnored,
         Rule::StateBelowTheLog,
+        Rule::ForgetfulPromise,
     ];
 
     /// Those that random schedules are known to notice.

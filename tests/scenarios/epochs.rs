@@ -11,6 +11,7 @@ scenarios! {
     power_fails_at_any_operation_while_epochs_are_stored: [1653, 2354, 4269], PromiseNotStored, Stage::of(3);
     a_follower_is_misled_to_a_leader_that_was_replaced: [1192, 1343, 1387], StaleEpochFollowed, PATIENT;
     the_election_chooses_a_node_that_is_behind: [1154], AheadIgnored, Stage::of(3);
+    a_server_without_its_disk_meets_one_that_lagged: [], ForgetfulPromise, Stage::of(3);
     zxids_run_out_under_writes: [1277], ZxidsRunOut, FEW_ZXIDS;
 }
 
@@ -112,6 +113,25 @@ fn the_election_chooses_a_node_that_is_behind(s: &mut Script<'_>) -> Told {
     s.mislead(1, 0)?;
     s.until_serve(&[0, 1])?;
     s.demand(s.leads(1), "who has more leads in the end")
+}
+
+/// What one and two have acknowledged three never had. Two is away, and the disk of one is gone: three must not lead on the strength of its word.
+fn a_server_without_its_disk_meets_one_that_lagged(s: &mut Script<'_>) -> Told {
+    s.start_led_by(0, &[1, 2])?;
+    let client = s.client(0)?;
+    s.write_and_wait(client)?;
+    s.until_level(&[0, 1, 2])?;
+    s.kill(2);
+    (0..3).try_for_each(|_| s.write_and_wait(client))?;
+    s.until_level(&[0, 1])?;
+    s.kill(1);
+    s.kill(0);
+    s.lose_disk(0);
+    s.start(&[0, 2])?;
+    s.run_for(10_000)?;
+    s.demand(s.looks(0) && s.looks(2), "nobody leads without what was acknowledged")?;
+    s.start(&[1])?;
+    s.until_serve(&[0, 1, 2])
 }
 
 /// ZOOKEEPER-1277: more is written than an epoch has zxids; nobody notices.

@@ -333,10 +333,15 @@ impl Member {
         member
     }
 
-    /// Switches a rule off, to show that this is noticed.
+    /// Switches a rule off, to show that this is noticed; before anything else is called.
     #[cfg(any(test, feature = "testing"))]
-    pub fn break_rule(&mut self, rule: Option<Rule>) {
-        self.broken = Broken::rule(rule);
+    pub fn break_rule(&mut self, now: MonoMs, rule: Rule) {
+        self.broken = Broken::rule(Some(rule));
+        if matches!(self.role, Role::Looking) {
+            // It looks as one without the rule would.
+            self.role = Role::Settling;
+            self.settle(now);
+        }
     }
 
     /// The next thing to do; `None` when all is done.

@@ -354,10 +354,11 @@ impl Shell {
     /// One turn; true when there is more to do at once.
     fn carry_on(&mut self) -> bool {
         let now = self.shared.mono_now();
-        self.member.finish_round(now);
         self.outputs(now);
         self.take_queue(now);
         self.take_revalidations();
+        // Behind the queue: what was proposed just now is in this flush, not in the one behind the first acknowledgement.
+        self.member.finish_round(now);
         self.outputs(now);
         let shared = Arc::clone(&self.shared);
         let alone = self.pause_snapshots();

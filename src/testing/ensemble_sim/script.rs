@@ -153,6 +153,8 @@ pub fn play(
     let setup = Setup::directed(stage, &mut rng);
     let mut world = World::with_setup(rng, setup, SimOptions { rule, ..SimOptions::default() });
     world.directed = Some(Directed::default());
+    // A scene begins in an ensemble that there has been: nobody's directory is new.
+    (0..world.nodes.len()).for_each(|node| world.found(node));
     conclude(seed, world, |world| {
         match scene(&mut Script { world }) {
             Ok(()) => {}

@@ -4,7 +4,7 @@ use super::super::options::Setup;
 use super::super::{World, show};
 use super::Node;
 use crate::base::{Epoch, Zxid};
-use crate::storage::superblock::{self, Recall, copy_path};
+use crate::storage::superblock::{self, Recall, Superblock, SuperblockStore, copy_path};
 use crate::storage::vfs::{OpenMode, Vfs};
 
 impl Node {
@@ -27,16 +27,28 @@ impl Node {
 }
 
 impl World {
+    /// Gives a node a directory that has nothing to remember.
+    pub(in super::super) fn found(&self, node: usize) {
+        let first = Superblock::new(node as u64 + 1, 1, Setup::server_id(node));
+        SuperblockStore::format(&self.nodes[node].disk, &Setup::places().data, first).expect("an empty disk");
+    }
+
+    /// The disk of a node that is not running is another one, with nothing on it.
+    pub(in super::super) fn lose_disk(&mut self, node: usize) {
+        self.counts.wiped += 1;
+        let last = self.nodes[node].durable.last().copied().unwrap_or(Zxid::ZERO);
+        self.note(|| format!("the directory of n{}, up to {}, is gone", node + 1, show(last)));
+        self.wipe(node);
+    }
+
     /// Before a start: sometimes the disk is not what it was.
     pub(super) fn decay(&mut self, node: usize) {
-        if self.calm || !self.rng.one_in(8) || !self.may_forget(node) {
+        let scripted = self.directed.is_some();
+        if self.calm || scripted || !self.rng.one_in(8) || !self.may_forget(node) {
             return;
         }
         if self.rng.one_in(3) {
-            self.counts.wiped += 1;
-            let last = self.nodes[node].durable.last().copied().unwrap_or(Zxid::ZERO);
-            self.note(|| format!("the directory of n{}, up to {}, is gone", node + 1, show(last)));
-            self.wipe(node);
+            self.lose_disk(node);
         } else {
             self.counts.rotten += 1;
             self.rot(node);

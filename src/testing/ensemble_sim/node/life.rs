@@ -108,7 +108,9 @@ impl World {
         let storage =
             MemberStorage { appender, flusher, reader: reader.clone(), dir, snapshots: snapshots.clone() };
         let mut member = Member::new(now, self.setup.member_options(node), storage, committed);
-        member.break_rule(self.options.rule);
+        if let Some(rule) = self.options.rule {
+            member.break_rule(now, rule);
+        }
         let process = Box::new(Process {
             member,
             desk: Desk {

@@ -68,6 +68,11 @@ impl Script<'_> {
         self.world.nodes[node].disk.crash_at(u64::MAX);
     }
 
+    /// Takes away all that the disk of a node holds, which does not run.
+    pub fn lose_disk(&mut self, node: usize) {
+        self.world.lose_disk(node);
+    }
+
     /// It has a process.
     #[must_use]
     pub fn is_running(&self, node: usize) -> bool {
