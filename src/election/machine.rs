@@ -55,6 +55,8 @@ struct Looking {
     settled: BTreeMap<ServerId, Ballot>,
     /// Voters that said they have no vote now.
     voteless: BTreeSet<ServerId>,
+    /// For whose sake this server, which is new, has taken its vote back (EL10).
+    abstains_for: BTreeSet<ServerId>,
     resend_ms: u64,
     resend_at: MonoMs,
     /// Set while a quorum agrees with the proposal.
@@ -170,6 +172,7 @@ impl Election {
             votes: BTreeMap::new(),
             settled: BTreeMap::new(),
             voteless: BTreeSet::new(),
+            abstains_for: BTreeSet::new(),
             resend_ms: self.options.resend_ms_min,
             resend_at: now.plus(self.options.resend_ms_min),
             finalize_at: None,
@@ -219,8 +222,9 @@ impl Election {
         looking.votes.remove(&peer);
         looking.settled.remove(&peer);
         looking.voteless.remove(&peer);
+        let was_a_reason = looking.abstains_for.remove(&peer);
         // A proposal only rises within a round: another round is needed to be rid of it.
-        if looking.proposal.leader == peer {
+        if looking.proposal.leader == peer || (was_a_reason && looking.abstains_for.is_empty()) {
             self.restart(now);
         } else {
             self.tally(now);
@@ -286,14 +290,21 @@ impl Election {
     /// EL10: does this server have a vote, and may it be for this?
     fn votes_for(&self, vote: &Vote) -> bool {
         let Phase::Looking(looking) = &self.phase else { return false };
-        let may = self.started.2.is_none_or(|accepted| vote.is_of_new_ensemble(accepted));
-        looking.initial.zxid != NO_ZXID && may
+        looking.initial.zxid != NO_ZXID && self.may_vote_for(vote)
+    }
+
+    fn may_vote_for(&self, vote: &Vote) -> bool {
+        self.started.2.is_none_or(|accepted| vote.is_of_new_ensemble(accepted))
     }
 
     /// EL10.
-    fn abstain(&mut self, now: MonoMs) {
+    fn abstain(&mut self, now: MonoMs, because_of: ServerId) {
         let (me, (_, epoch, _)) = (self.me, self.started);
         let Phase::Looking(looking) = &mut self.phase else { return };
+        looking.abstains_for.insert(because_of);
+        if looking.initial.zxid == NO_ZXID {
+            return;
+        }
         looking.initial = Vote { leader: me, zxid: NO_ZXID, epoch };
         looking.votes.clear();
         self.propose(now, Vote { leader: me, zxid: NO_ZXID, epoch });
@@ -307,13 +318,17 @@ impl Election {
         if notice.vote.zxid == NO_ZXID {
             return self.vote_taken_back(now, from);
         }
-        let has_vote = looking.initial.zxid != NO_ZXID;
-        if !self.votes_for(&notice.vote) {
-            return if has_vote {
-                self.abstain(now)
-            };
+        let was_a_reason = looking.abstains_for.remove(&from);
+        if !self.may_vote_for(&notice.vote) {
+            return self.abstain(now, from);
         }
         let Phase::Looking(looking) = &mut self.phase else { return };
+        if was_a_reason && looking.abstains_for.is_empty() {
+            return self.restart(now);
+        }
+        if looking.initial.zxid == NO_ZXID {
+            return;
+        }
         if notice.round < self.round {
             return;
         }
@@ -340,7 +355,11 @@ impl Election {
         let Phase::Looking(looking) = &mut self.phase else { return };
         looking.votes.remove(&from);
         looking.voteless.insert(from);
-        self.tally(now);
+        if looking.abstains_for.remove(&from) && looking.abstains_for.is_empty() {
+            self.restart(now);
+        } else {
+            self.tally(now);
+        }
     }
 
     /// Notes a ballot of this round.

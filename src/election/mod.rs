@@ -19,7 +19,7 @@
 //! - EL9: a notification never starts an endless exchange: the answer to a server without a vote is not repeated within
 //!   [`Options::resend_ms_min`].
 //! - EL10: a server whose directory is new may have forgotten what it acknowledged in another one. It votes among servers that have
-//!   nothing to lose ([`Vote::is_of_new_ensemble`]), and as soon as it hears of one that has, it has no vote until it has followed.
+//!   nothing to lose ([`Vote::is_of_new_ensemble`]), and while it hears of one that has, it has no vote, until it has followed.
 //!
 //! Departures from ZooKeeper 3.9, all invisible to it: a leader tells everybody that it leads, and a follower
 //! the observers that it follows, without being asked;

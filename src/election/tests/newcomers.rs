@@ -55,6 +55,27 @@ fn el10_a_new_server_has_no_vote_once_it_hears_of_a_history_and_says_so() {
 }
 
 #[test]
+fn el10_a_new_server_votes_again_when_those_with_a_history_are_gone_or_new_themselves() {
+    let with_history = || {
+        let mut e = newcomer(1, 3, 0);
+        hear(&mut e, 3, notice(Look, vote(3, 5, 2), 1));
+        assert_eq!(e.voteless(), BTreeSet::from([ServerId(1)]));
+        e
+    };
+    let mut e = with_history();
+    e.handle(NOW, Input::PeerDown(ServerId(3)));
+    outputs(&mut e);
+    let out = hear(&mut e, 2, notice(Look, vote(2, 0, 0), 2));
+    assert_eq!(decided(&out).map(|d| d.state), Some(Following), "3 is gone, and cannot be waited for");
+    for news in [vote(3, 0, 0), without_vote(3)] {
+        let mut e = with_history();
+        let out = hear(&mut e, 3, notice(Look, news, 1));
+        assert!(sent(&out).contains(&(2, vote(1, 0, 0), 2, Look)), "{news:?}");
+        assert!(!e.voteless().contains(&ServerId(1)));
+    }
+}
+
+#[test]
 fn el10_who_restarts_with_a_new_directory_is_not_the_leader_that_others_still_follow() {
     for new in [None, Some(0)] {
         let mut e = Election::new(ServerId(1), Electorate::new(config(&voters(3)), None), options());

@@ -164,8 +164,7 @@ impl World {
 
     /// The memory of a node spoils what it applies next. One at a time: a quorum that has no sound tree has nobody to get it from.
     fn spoil(&mut self, node: usize) {
-        let is_sound = |n: &Node| !n.rots && n.process.as_ref().is_none_or(|p| !p.member.has_diverged());
-        if self.nodes.iter().all(is_sound) {
+        if self.nodes.iter().all(Node::is_sound) {
             self.note(|| format!("the memory of n{} spoils", node + 1));
             self.nodes[node].rots = true;
         }

@@ -19,6 +19,12 @@ impl Node {
         }
     }
 
+    /// Neither disk nor memory has failed it, as far as that is not mended.
+    pub(in super::super) fn is_sound(&self) -> bool {
+        let diverged = self.process.as_ref().is_some_and(|process| process.member.has_diverged());
+        !self.rots && !self.rotten && !diverged && self.recall() == Some(Recall::Whole)
+    }
+
     /// Of its superblock; none without one, or with another one than before.
     fn recall(&self) -> Option<Recall> {
         let stored = superblock::load(&self.disk, &Setup::places().data, false).ok().flatten()?;
@@ -58,10 +64,8 @@ impl World {
     /// Of those with a vote, so many may have forgotten something that the others are a quorum, this one counted.
     fn may_forget(&self, node: usize) -> bool {
         let voters = self.setup.voters;
-        let forgot = |n: &&Node| n.index != node && (n.rotten || n.recall() != Some(Recall::Whole));
-        let others = self.nodes[..voters].iter().filter(forgot).count();
-        let whole = self.nodes[node].recall() == Some(Recall::Whole);
-        node >= voters || (whole && others < voters - self.setup.quorum())
+        let others = self.nodes[..voters].iter().filter(|n| n.index != node && !n.is_sound()).count();
+        node >= voters || (self.nodes[node].is_sound() && others < voters - self.setup.quorum())
     }
 
     fn wipe(&mut self, node: usize) {
