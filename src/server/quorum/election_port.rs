@@ -13,7 +13,7 @@
 //! - EP4: members without a connection are tried again after 50 ms to 1 s, doubling; at once on [`ElectionPort::reconnect`] and when they ask.
 //! - EP5: bounded: events that wait, handshakes under way, messages to be sent, and bytes of a frame by those that came.
 //! - EP6: whatever a connection brings costs that connection and nothing else. Errors of `accept` end nothing.
-//! - EP7: a peer whose machine acknowledges nothing for a second ([`UNACKNOWLEDGED_MS`]) counts as gone, whatever still comes from it.
+//! - EP7: a peer whose machine acknowledges nothing for a second (`UNACKNOWLEDGED_MS`) counts as gone, whatever still comes from it.
 
 mod link;
 mod listen;
