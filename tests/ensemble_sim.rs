@@ -75,9 +75,9 @@ fn fixed_seeds_have_one_history_and_go_where_they_should() {
         ("partitions", counts.partitions, 50),
         ("resets", counts.resets, 10),
         ("full disks", counts.full_disks, 20),
-        ("directories that were gone", counts.wiped, 5),
-        ("disks on which bits flipped", counts.rotten, 20),
-        ("histories that were set aside", counts.set_aside, 10),
+        ("directories that were gone", counts.wiped, 3),
+        ("disks on which bits flipped", counts.rotten, 10),
+        ("histories that were set aside", counts.set_aside, 5),
         ("trees that came to differ", counts.diverged, 3),
     ];
     for (what, count, least) in met {

@@ -222,9 +222,8 @@ impl Election {
         looking.votes.remove(&peer);
         looking.settled.remove(&peer);
         looking.voteless.remove(&peer);
-        let was_a_reason = looking.abstains_for.remove(&peer);
         // A proposal only rises within a round: another round is needed to be rid of it.
-        if looking.proposal.leader == peer || (was_a_reason && looking.abstains_for.is_empty()) {
+        if looking.proposal.leader == peer {
             self.restart(now);
         } else {
             self.tally(now);
@@ -355,7 +354,9 @@ impl Election {
         let Phase::Looking(looking) = &mut self.phase else { return };
         looking.votes.remove(&from);
         looking.voteless.insert(from);
-        if looking.abstains_for.remove(&from) && looking.abstains_for.is_empty() {
+        let was_a_reason = looking.abstains_for.remove(&from) && looking.abstains_for.is_empty();
+        // It cannot be elected either, and a proposal only rises within a round.
+        if was_a_reason || looking.proposal.leader == from {
             self.restart(now);
         } else {
             self.tally(now);
@@ -383,8 +384,15 @@ impl Election {
         if in_round {
             self.cast(now, from, notice);
         }
+        if !self.may_vote_for(&notice.vote) {
+            self.abstain(now, from);
+        }
+        let resend_ms = self.options.resend_ms_min;
         let Phase::Looking(looking) = &mut self.phase else { return };
-        looking.settled.insert(from, ballot);
+        if looking.settled.insert(from, ballot).is_none() {
+            // Those who follow it are asked again soon.
+            looking.restart_back_off(now, resend_ms);
+        }
         let Phase::Looking(looking) = &self.phase else { return };
         let standing = [in_round.then_some(&looking.votes), Some(&looking.settled)];
         let supporters = standing.into_iter().flatten().find_map(|votes| self.leadership(votes, &ballot));

@@ -23,6 +23,7 @@ mod set_aside;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::base::rng::Rng;
 use crate::base::{LogPos, ServerId, Zxid};
@@ -202,8 +203,17 @@ pub fn recover(
     create_dir_durable(&**vfs, &places.data).map_err(fail)?;
     let mut seeds = Rng::new(options.seed);
     let mut dir = NodeDir::open(&**vfs, places, options, &mut seeds, shell)?;
-    match recover_history(vfs, places, options, shell, &mut dir, seeds.next_u64()) {
-        Err(damage) if options.has_peers && damage.is_damage() => {
+    // A snapshot that cannot be read now may be what is missing.
+    let doubt = AtomicBool::new(false);
+    let observe = |event: &RecoverEvent<'_>| {
+        if matches!(event, RecoverEvent::SnapshotPassedOver { fault, .. } if !fault.is_damage()) {
+            doubt.store(true, Ordering::Relaxed);
+        }
+        (shell.observe)(event);
+    };
+    let watching = RecoverShell { parallel: shell.parallel, observe: &observe };
+    match recover_history(vfs, places, options, &watching, &mut dir, seeds.next_u64()) {
+        Err(damage) if options.has_peers && damage.is_damage() && !doubt.load(Ordering::Relaxed) => {
             (shell.observe)(&RecoverEvent::SetAside { damage: &damage });
             dir.lose_history(&**vfs, places)?;
             recover_history(vfs, places, options, shell, &mut dir, seeds.next_u64())

@@ -21,7 +21,7 @@ use crate::node::{
 };
 use crate::server::Shared;
 use crate::server::commit::{Alone, Commit, CommitLimits, Lane, payload_bytes_max};
-use crate::server::config::{Config, LOG_FOLDER, LogRegion, ZABRA_FOLDER, inspect_data_dirs};
+use crate::server::config::{Config, EnsembleConfig, LOG_FOLDER, LogRegion, ZABRA_FOLDER, inspect_data_dirs};
 use crate::server::ensemble::{Ensemble, MemberParts};
 use crate::server::fourletter::TRACE_MASK_DEFAULT;
 use crate::server::input::InputBudget;
@@ -32,6 +32,7 @@ use crate::storage::log::{Log, LogOptions, RegionKind, SpareMaker};
 use crate::storage::snapshot::SnapshotStore;
 use crate::storage::vfs::{RealVfs, Vfs};
 use crate::tree::{Tree, TreeOptions, WatchLimits};
+use crate::wire::quorum_config::Electorate;
 
 /// What a closeSession payload holds beside the paths: header 32, digest 12, count 4.
 const CLOSE_SESSION_BYTES: usize = 48;
@@ -184,9 +185,15 @@ fn recover_options(config: &Config, seed: u64, identity: u64) -> RecoverOptions 
         server_id: config.server_id.unwrap_or(ServerId(1)),
         // A member applies its tail when a leader has vouched for it (rule R4).
         replay: if config.ensemble.is_some() { Replay::Committed } else { Replay::All },
-        has_peers: config.ensemble.is_some(),
+        has_peers: config.ensemble.as_ref().is_some_and(has_other_voters),
         seed: identity,
     }
+}
+
+/// Somebody else votes: then what this server loses, others have.
+fn has_other_voters(ensemble: &EnsembleConfig) -> bool {
+    let electorate = Electorate::new(Arc::clone(&ensemble.config), None);
+    electorate.voters().into_iter().any(|id| id != ensemble.me)
 }
 
 fn tree_options(config: &Config, seed: u64) -> TreeOptions {

@@ -4,8 +4,8 @@
 //! - RC2: a change needs the server stopped (its lock), and the last zxid of this member, as it was shown: who confirms it has looked.
 //! - RC3: nothing is removed. What is discarded is moved aside.
 //! - RC4: what was shown and done is written down before it is done.
-//! - RC5: a member whose history an administrator has discarded, or decided to keep, has a vote: there is nothing that it could have forgotten
-//!   and that still counts.
+//! - RC5: a member whose history an administrator has decided to keep has a vote; one whose history is discarded has none until it has followed a
+//!   leader, unless the administrator says that nobody else knows better.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -42,7 +42,7 @@ Examples:
   zabra recover zoo.cfg --discard --confirm 0x400000007   this member's data is moved aside; it fetches everything
 
 A server whose directory is new, or was damaged, has no vote until it has followed a leader: it may have forgotten what it acknowledged, and those
-who know it may be away. If they are gone for good, say so with --discard --confirm 0x0 on it: then it votes.
+who know it may be away. If they are gone for good, say so with --discard --let-vote --confirm 0x0 on it.
 
 The first form changes nothing. The others need this member's server stopped, and are written down in dataDir/zabra.recover.log.")]
 pub struct RecoverArgs {
@@ -55,9 +55,13 @@ pub struct RecoverArgs {
     /// This member's history stays: its epoch is raised above everybody's
     #[arg(long, conflicts_with = "discard", requires = "confirm")]
     pub keep: bool,
-    /// This member's data is moved aside: it fetches everything from the others, and votes
+    /// This member's data is moved aside: it fetches everything from the others, and votes when it has
     #[arg(long, requires = "confirm")]
     pub discard: bool,
+    /// With --discard: this member votes at once, although it may have forgotten what it acknowledged. Only when those who know are gone for good,
+    /// or another member's history was decided for with --keep
+    #[arg(long, requires = "discard")]
+    pub let_vote: bool,
     /// The last zxid in this member's log, as it is shown
     #[arg(long, value_name = "ZXID")]
     pub confirm: Option<String>,
@@ -101,7 +105,8 @@ pub fn run(args: &RecoverArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         if args.keep {
             keep(&config, &places, &members, &table, out)?;
         } else {
-            discard(&config, &places, ensemble.me, &table, out)?;
+            let recall = if args.let_vote { Recall::Whole } else { Recall::Lost };
+            discard(&config, &places, ensemble.me, recall, &table, out)?;
         }
     }
     Ok(out.flush()?)
@@ -173,7 +178,8 @@ fn parse(text: &str) -> Option<Holdings> {
     let zxid = |key| parse_zxid(value(key)?);
     Some(Holdings {
         state: value("state")?.to_owned(),
-        history: value("history")?.to_owned(),
+        // Members of an earlier version say nothing of it.
+        history: value("history").unwrap_or(Recall::Whole.name()).to_owned(),
         epoch_accepted: Epoch(value("epoch_accepted")?.parse().ok()?),
         epoch_current: Epoch(value("epoch_current")?.parse().ok()?),
         logged: zxid("zxid_logged")?,
@@ -259,7 +265,7 @@ fn keep(
     writeln!(
         out,
         "This member's epoch is {epoch} now: it wins the next election. Start it, and the others. A member that stops because it would lose what it \
-         has committed: `zabra recover --discard` there."
+         has committed: `zabra recover --discard --let-vote` there."
     )?;
     Ok(())
 }
@@ -269,11 +275,13 @@ fn discard(
     config: &Config,
     places: &Places,
     me: ServerId,
+    recall: Recall,
     table: &str,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let now = unix_seconds();
-    audit(config, "discard: this member's data is moved aside", table)?;
+    let vote = if recall == Recall::Whole { ", and it votes at once" } else { "" };
+    audit(config, &format!("discard: this member's data is moved aside{vote}"), table)?;
     let there = |folder: &&PathBuf| folder.exists();
     for folder in std::iter::once(&places.data).chain(&places.log_home).filter(there) {
         let aside = aside(folder, now);
@@ -283,15 +291,21 @@ fn discard(
     }
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     for folder in std::iter::once(&places.data).chain(&places.log_home) {
-        vfs.sync_dir(folder.parent().unwrap_or(folder))?;
+        let parent = folder.parent().unwrap_or(folder);
+        if parent.exists() {
+            vfs.sync_dir(parent)?;
+        }
     }
     let mut identity = [0; 16];
     getrandom::fill(&mut identity).map_err(|e| anyhow::anyhow!("the system gives no random bytes: {e}"))?;
     let [node_id, cluster_id] =
         [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|n| identity[at + n])));
-    SuperblockStore::format(&*vfs, &places.data, Superblock::new(node_id, cluster_id, me))
-        .context("the data is moved, and the new superblock could not be made: do it again")?;
-    writeln!(out, "This member has a vote, and fetches everything from the leader when it starts.")?;
+    let superblock = Superblock { recall, ..Superblock::new(node_id, cluster_id, me) };
+    SuperblockStore::format(&*vfs, &places.data, superblock).context(
+        "the data is moved, and the new superblock could not be made: do it again, with --confirm 0x0",
+    )?;
+    let vote = if recall == Recall::Whole { "votes at once" } else { "votes when it has followed a leader" };
+    writeln!(out, "This member fetches everything when it starts, and {vote}.")?;
     Ok(())
 }
 

@@ -331,6 +331,12 @@ impl Learner {
         self.zabra
     }
 
+    /// Its promise counts (A7).
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.start.whole
+    }
+
     /// The packets that come are transactions of the leader's history, before UPTODATE.
     #[must_use]
     pub fn is_catching_up(&self) -> bool {

@@ -52,7 +52,8 @@ fn a_member_whose_quorum_lost_its_data_keeps_its_own_until_it_is_decided_whose_s
     let decided = recover(&cluster, 3, &["--keep", "--confirm", &kept]);
     assert!(decided.status.success(), "{decided:?}");
     for id in [1, 2] {
-        let decided = recover(&cluster, id, &["--discard", "--confirm", &last_zxid(&cluster, id)]);
+        let decided =
+            recover(&cluster, id, &["--discard", "--let-vote", "--confirm", &last_zxid(&cluster, id)]);
         assert!(decided.status.success(), "{decided:?}");
         let audit = std::fs::read_to_string(cluster.node(id).data_dir().join("zabra.recover.log")).unwrap();
         assert!(audit.contains("discard") && audit.contains("(this)"), "{audit}");
@@ -152,7 +153,7 @@ fn an_administrator_lets_a_new_directory_vote_when_the_others_are_gone_for_good(
     assert_eq!(cluster.stop(1), Some(0));
     let shown = recover(&cluster, 1, &[]);
     assert!(String::from_utf8_lossy(&shown.stdout).contains("on disk      new "), "{shown:?}");
-    let decided = recover(&cluster, 1, &["--discard", "--confirm", "0x0"]);
+    let decided = recover(&cluster, 1, &["--discard", "--let-vote", "--confirm", "0x0"]);
     assert!(decided.status.success(), "{decided:?}");
     [1, 3].iter().for_each(|id| cluster.start(*id));
     cluster.wait_serving(&[1, 3]);

@@ -55,7 +55,7 @@ fn el10_a_new_server_has_no_vote_once_it_hears_of_a_history_and_says_so() {
 }
 
 #[test]
-fn el10_a_new_server_votes_again_when_those_with_a_history_are_gone_or_new_themselves() {
+fn el10_a_new_server_votes_again_when_those_with_a_history_say_that_they_have_none() {
     let with_history = || {
         let mut e = newcomer(1, 3, 0);
         hear(&mut e, 3, notice(Look, vote(3, 5, 2), 1));
@@ -64,15 +64,31 @@ fn el10_a_new_server_votes_again_when_those_with_a_history_are_gone_or_new_thems
     };
     let mut e = with_history();
     e.handle(NOW, Input::PeerDown(ServerId(3)));
-    outputs(&mut e);
-    let out = hear(&mut e, 2, notice(Look, vote(2, 0, 0), 2));
-    assert_eq!(decided(&out).map(|d| d.state), Some(Following), "3 is gone, and cannot be waited for");
+    let out = hear(&mut e, 2, notice(Look, vote(2, 0, 0), 1));
+    assert_eq!(decided(&out), None, "3 is gone, and what it has is not: only an administrator knows better");
     for news in [vote(3, 0, 0), without_vote(3)] {
         let mut e = with_history();
         let out = hear(&mut e, 3, notice(Look, news, 1));
         assert!(sent(&out).contains(&(2, vote(1, 0, 0), 2, Look)), "{news:?}");
         assert!(!e.voteless().contains(&ServerId(1)));
     }
+}
+
+#[test]
+fn el10_a_leadership_that_stands_is_a_history_too() {
+    let mut e = newcomer(1, 3, 0);
+    hear(&mut e, 3, notice(Leading, vote(3, 5, 2), 1));
+    let out = hear(&mut e, 2, notice(Look, vote(2, 0, 0), 1));
+    assert_eq!((decided(&out), e.voteless()), (None, BTreeSet::from([ServerId(1)])));
+}
+
+#[test]
+fn a_proposal_ends_when_its_server_takes_its_vote_back() {
+    let mut e = looking(1, &voters(5), 5, 2);
+    hear(&mut e, 4, notice(Look, vote(4, 9, 2), 1));
+    assert_eq!(e.vote(), Some(vote(4, 9, 2)));
+    hear(&mut e, 4, notice(Look, without_vote(4), 1));
+    assert_eq!((e.vote(), e.round()), (Some(vote(1, 5, 2)), 2), "who cannot be elected is not proposed");
 }
 
 #[test]

@@ -184,7 +184,9 @@ impl Member {
             Decision::Hello => self.put_hello(link),
             Decision::Accept(epoch) => {
                 if !self.broken.is(Rule::PromiseNotStored) {
-                    self.storage.dir.accept_epoch(epoch)?;
+                    let counts = learning.learner.is_whole();
+                    let dir = &mut self.storage.dir;
+                    if counts { dir.accept_epoch(epoch)? } else { dir.accept_epoch_uncounted(epoch)? }
                 }
                 return Ok(Some(Input::Accepted));
             }

@@ -539,7 +539,9 @@ impl Member {
         let stands = self.electorate.is_voter(self.options.me) && !self.diverged && !forgot;
         let zxid = if stands { self.positions.appended().to_wire() } else { NO_ZXID };
         let (accepted, epoch) = self.epochs();
-        let is_new = recall == Recall::New && !self.broken.is(Rule::ForgetfulPromise);
+        let is_new = recall == Recall::New
+            && self.electorate.is_voter(self.options.me)
+            && !self.broken.is(Rule::ForgetfulPromise);
         let new = is_new.then_some(i64::from(accepted.0));
         self.elect(now, election::Input::Start { zxid, epoch: i64::from(epoch.0), new });
         self.hear_early_votes(now);

@@ -4,6 +4,7 @@
 //! - D2: what is known to be committed is never cut or replaced away.
 //! - D3: the log and the snapshots are cut, or replaced, as one: intent, snapshots that hold more, log, intent cleared (R3, R9).
 //! - D4: who has taken over a leader's history has all that counts: [`Recall::Whole`].
+//! - D5: the accepted epoch of a new directory is one that was promised with effect: a promise that did not count makes it a lost one.
 
 use std::io;
 use std::path::Path;
@@ -184,6 +185,19 @@ impl NodeDir {
     pub fn accept_epoch(&mut self, epoch: Epoch) -> Result<(), SuperblockError> {
         assert!(epoch >= self.superblock().epoch_accepted, "a promise is never taken back");
         self.change(|value| value.epoch_accepted = epoch)
+    }
+
+    /// The same of a server whose promise does not count, because it may have forgotten something (D5): what it knows from now on of epochs is no
+    /// reason to take it for one that was there from the beginning.
+    ///
+    /// # Errors
+    /// As for [`NodeDir::accept_epoch`].
+    pub fn accept_epoch_uncounted(&mut self, epoch: Epoch) -> Result<(), SuperblockError> {
+        assert!(epoch >= self.superblock().epoch_accepted, "a promise is never taken back");
+        self.change(|value| {
+            value.epoch_accepted = epoch;
+            value.recall = if value.recall == Recall::New { Recall::Lost } else { value.recall };
+        })
     }
 
     /// The history of the leader of `epoch`, which was accepted before, is durable here (rule R1: not before that; D4).

@@ -5,14 +5,16 @@
 //! - Q2: the superblock says what is being done before the first file is moved, and stops saying so when a new log is there; a start in
 //!   between finishes it.
 //! - Q3: promises stay promises: epochs are kept, unless it is the superblock itself that is lost.
-//! - Q4: what may only be in another place (a directory that is not mounted, or another node's) is refused, not given up.
+//! - Q4: what may only be in another place (a directory that is not mounted, or another node's), or cannot be read now, or by this version, is
+//!   refused, not given up.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{NodePlaces, RecoverError};
+use super::{NodePlaces, RecoverError, SnapshotFault};
 use crate::storage::log::LogError;
-use crate::storage::superblock::{Superblock, SuperblockError, copy_path};
+use crate::storage::snapshot::{DamageKind, SnapshotError};
+use crate::storage::superblock::{CopyState, Superblock, SuperblockError, copy_path};
 use crate::storage::vfs::Vfs;
 
 /// What the names of files that were set aside begin with.
@@ -28,15 +30,29 @@ impl RecoverError {
             RecoverError::Log { source: LogError::Damaged { .. }, .. }
             | RecoverError::ResetSnapshot { .. }
             | RecoverError::Gap { .. }
-            | RecoverError::LogBehind { .. }
-            | RecoverError::Digest { .. } => true,
+            | RecoverError::LogBehind { .. } => true,
+            // A digest: every member may come to the same, and a history that is whole is not given up for it.
             _ => false,
         }
     }
 }
 
 fn is_superblock_damage(error: &SuperblockError) -> bool {
-    matches!(error, SuperblockError::Damaged(..) | SuperblockError::Conflict(..))
+    let is_readable = |copy: &CopyState| !matches!(copy, CopyState::Unreadable { .. });
+    matches!(error, SuperblockError::Damaged(zero, one) if [zero, one].into_iter().all(is_readable))
+}
+
+impl SnapshotFault {
+    /// True when its bytes are not those that were written; false when that cannot be told now, or by this version.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            SnapshotFault::Storage(SnapshotError::Damaged(damage)) => {
+                !matches!(damage.kind, DamageKind::Unreadable { .. })
+            }
+            SnapshotFault::Storage(_) | SnapshotFault::Kind { .. } => false,
+            _ => true,
+        }
+    }
 }
 
 /// The same of a superblock that is looked for in `dir`: a missing one counts when a start that was cut short has moved it.
