@@ -158,3 +158,40 @@ fn a_directory_made_beside_peers_is_new_until_an_epoch_is_entered() {
     assert_eq!(node.dir.superblock().recall, Recall::Whole);
     assert_eq!(start(&SimDisk::new(2)).expect("alone").dir.superblock().recall, Recall::Whole);
 }
+
+#[test]
+fn what_cannot_be_read_now_is_not_given_up() {
+    // The log begins behind the snapshot: without it there is a gap, and it may be whole.
+    let disk = SimDisk::new(1);
+    let mut node = node(&disk);
+    let base = snapshot(&mut node);
+    node.dir.announce_state(&node.snapshots, base).expect("here already");
+    node.dir
+        .reset(&mut node.log.appender, &mut node.log.flusher, &node.snapshots, base)
+        .expect("a whole snapshot is there");
+    let disk = power_cut(node, &disk);
+    let path = places().data.join(format!("snapshot.{:016x}", base.0));
+    let damaged = disk.fork();
+    damaged.flip_bit(&path, 8 * 4).expect("there");
+    assert_blank(&start_with_peers(&damaged).expect("begins anew"), "damaged");
+    disk.set_bad_sector(&path, 0).expect("there");
+    let refused = start_with_peers(&disk).unwrap_err().to_string();
+    assert!(refused.contains("START-MISSING") || refused.contains("missing"), "{refused}");
+    assert!(
+        !names(&disk, &places().data).iter().any(|name| name.starts_with(DAMAGED_PREFIX)),
+        "nothing is moved"
+    );
+}
+
+#[test]
+fn a_promise_that_did_not_count_makes_a_new_directory_a_lost_one() {
+    let disk = SimDisk::new(1);
+    let mut node = start_with_peers(&disk).expect("new");
+    node.dir.accept_epoch(Epoch(1)).expect("sound");
+    assert_eq!(node.dir.superblock().recall, Recall::New, "it took part in the first election");
+    node.dir.accept_epoch_uncounted(Epoch(2)).expect("sound");
+    assert_eq!(
+        (node.dir.superblock().recall, node.dir.superblock().epoch_accepted),
+        (Recall::Lost, Epoch(2))
+    );
+}
