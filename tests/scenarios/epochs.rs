@@ -12,6 +12,7 @@ scenarios! {
     a_follower_is_misled_to_a_leader_that_was_replaced: [1192, 1343, 1387], StaleEpochFollowed, PATIENT;
     the_election_chooses_a_node_that_is_behind: [1154], AheadIgnored, Stage::of(3);
     a_server_without_its_disk_meets_one_that_lagged: [], ForgetfulPromise, Stage::of(3);
+    a_promise_that_does_not_count_is_no_beginning: [], ForgetfulPromise, Stage::of(3);
     zxids_run_out_under_writes: [1277], ZxidsRunOut, FEW_ZXIDS;
 }
 
@@ -131,6 +132,31 @@ fn a_server_without_its_disk_meets_one_that_lagged(s: &mut Script<'_>) -> Told {
     s.run_for(10_000)?;
     s.demand(s.looks(0) && s.looks(2), "nobody leads without what was acknowledged")?;
     s.start(&[1])?;
+    s.until_serve(&[0, 1, 2])
+}
+
+/// Three was there at the first election and left before anything was written. Two lost its disk, and promises (with no effect) a leader that dies before
+/// it has given anything to anybody: the two that are left know of epochs alone.
+fn a_promise_that_does_not_count_is_no_beginning(s: &mut Script<'_>) -> Told {
+    s.start_led_by(0, &[1, 2])?;
+    s.kill(2);
+    let client = s.client(0)?;
+    (0..3).try_for_each(|_| s.write_and_wait(client))?;
+    s.until_level(&[0, 1])?;
+    s.kill(1);
+    s.lose_disk(1);
+    s.until_looks(0)?;
+    let told = s.epochs(0).0;
+    s.hold(0, 1, PacketKind::Diff);
+    s.hold(0, 2, PacketKind::Diff);
+    s.start(&[1, 2])?;
+    s.until("two has promised", |s| s.epochs(1).0 > told)?;
+    s.cut_power(0);
+    s.release(0, 1)?;
+    s.release(0, 2)?;
+    s.run_for(10_000)?;
+    s.demand(s.leader().is_none(), "nobody leads without what was acknowledged")?;
+    s.start(&[0])?;
     s.until_serve(&[0, 1, 2])
 }
 
