@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::base::rng::Rng;
 use crate::base::{LogPos, ServerId, Zxid};
 use crate::storage::log::{Log, LogOptions, LogReader, RecoveryHints, RecoveryReport};
-use crate::storage::snapshot::{SnapshotError, SnapshotStore};
+use crate::storage::snapshot::SnapshotStore;
 use crate::storage::superblock::CopyState;
 use crate::storage::vfs::{Vfs, create_dir_durable};
 use crate::tree::{Tree, TreeOptions};
@@ -294,35 +294,25 @@ pub fn rebuild(
     Ok(tree)
 }
 
-/// B4, B7: what the log is about to lose, no snapshot may bring back; and none may stand for a log that was not replaced.
+/// Finishes what a pending change began with, and says so.
 fn remove_snapshots(
     dir: &NodeDir,
     snapshots: &SnapshotStore,
     places: &NodePlaces,
     shell: &RecoverShell<'_>,
 ) -> Result<(), RecoverError> {
-    let (target, removed) = match dir.pending() {
+    let target = match dir.pending() {
         Pending::Nothing => return Ok(()),
-        Pending::Truncate(to) => (to, snapshots.remove_above(to)),
-        Pending::Reset(base) => (base, snapshots.remove_above_base(base)),
-        // Published or not: the log was not replaced yet, and goes on without it.
-        Pending::State(at) => (at, remove_if_there(snapshots, at)),
+        Pending::Truncate(at) | Pending::Reset(at) | Pending::State(at) => at,
     };
-    let zxids = removed.map_err(|source| RecoverError::TruncateSnapshots {
-        dir: places.data.clone(),
-        target,
-        source,
-    })?;
+    let zxids = dir
+        .pending()
+        .remove_snapshots(snapshots)
+        .map_err(|source| RecoverError::TruncateSnapshots { dir: places.data.clone(), target, source })?;
     if !zxids.is_empty() {
         (shell.observe)(&RecoverEvent::SnapshotsRemoved { target, zxids: &zxids });
     }
     Ok(())
-}
-
-fn remove_if_there(snapshots: &SnapshotStore, zxid: Zxid) -> Result<Vec<Zxid>, SnapshotError> {
-    let there: Vec<Zxid> = snapshots.zxids()?.into_iter().filter(|&z| z == zxid).collect();
-    snapshots.remove(&there)?;
-    Ok(there)
 }
 
 fn open_log(

@@ -132,6 +132,12 @@ impl fmt::Display for Damage {
 }
 
 impl Damage {
+    /// A read that failed once may succeed later, and show a good snapshot.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self.kind, DamageKind::Unreadable { .. })
+    }
+
     fn outside(offset: u64, kind: DamageKind) -> Damage {
         Damage { chunk: None, offset, kind }
     }

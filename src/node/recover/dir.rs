@@ -329,13 +329,7 @@ impl NodeDir {
     ) -> impl FnMut(Option<Zxid>) -> io::Result<()> + 'a {
         move |intent| {
             self.store_pending(intent.map_or(Pending::Nothing, pending)).map_err(io::Error::other)?;
-            match self.pending() {
-                Pending::Truncate(to) => snapshots.remove_above(to),
-                Pending::Reset(base) => snapshots.remove_above_base(base),
-                Pending::Nothing | Pending::State(_) => return Ok(()),
-            }
-            .map(drop)
-            .map_err(io::Error::other)
+            self.pending().remove_snapshots(snapshots).map(drop).map_err(io::Error::other)
         }
     }
 
@@ -378,6 +372,22 @@ impl Pending {
         value.reset_pending = if let Pending::Reset(base) = self { Some(base) } else { None };
         value.state_announced = if let Pending::State(base) = self { Some(base) } else { None };
         value.clean_stop = None;
+    }
+
+    /// B4, B7: what the log is about to lose, no snapshot may bring back; and none may stand for a log that was not replaced. Returns
+    /// what was removed.
+    pub(super) fn remove_snapshots(self, snapshots: &SnapshotStore) -> Result<Vec<Zxid>, SnapshotError> {
+        match self {
+            Pending::Nothing => Ok(Vec::new()),
+            Pending::Truncate(to) => snapshots.remove_above(to),
+            Pending::Reset(base) => snapshots.remove_above_base(base),
+            // Published or not: the log was not replaced yet, and goes on without it.
+            Pending::State(at) => {
+                let there: Vec<Zxid> = snapshots.zxids()?.into_iter().filter(|&z| z == at).collect();
+                snapshots.remove(&there)?;
+                Ok(there)
+            }
+        }
     }
 
     /// The last transaction that stays: no snapshot may hold a later one.

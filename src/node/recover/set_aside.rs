@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::{NodePlaces, RecoverError, SnapshotFault};
 use crate::storage::log::LogError;
-use crate::storage::snapshot::{DamageKind, SnapshotError};
+use crate::storage::snapshot::SnapshotError;
 use crate::storage::superblock::{CopyState, Superblock, SuperblockError, copy_path};
 use crate::storage::vfs::Vfs;
 
@@ -46,9 +46,7 @@ impl SnapshotFault {
     /// True when its bytes are not those that were written; false when that cannot be told now, or by this version.
     pub(super) fn is_damage(&self) -> bool {
         match self {
-            SnapshotFault::Storage(SnapshotError::Damaged(damage)) => {
-                !matches!(damage.kind, DamageKind::Unreadable { .. })
-            }
+            SnapshotFault::Storage(SnapshotError::Damaged(damage)) => !damage.may_pass(),
             SnapshotFault::Storage(_) | SnapshotFault::Kind { .. } => false,
             _ => true,
         }

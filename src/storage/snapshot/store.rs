@@ -161,16 +161,11 @@ impl SnapshotStore {
                 Ok(info) if info.zxid_end <= zxid => {}
                 Ok(_) => above.push(entry.zxid),
                 Err(_) if entry.zxid > zxid => above.push(entry.zxid),
-                Err(SnapshotError::Damaged(damage)) if !may_pass(damage) => above.push(entry.zxid),
+                Err(SnapshotError::Damaged(damage)) if !damage.may_pass() => above.push(entry.zxid),
                 Err(error) => return Err(error),
             }
         }
         self.remove(&above)?;
         Ok(above)
     }
-}
-
-/// A read that failed once may succeed later, and show a good snapshot.
-fn may_pass(damage: Damage) -> bool {
-    matches!(damage.kind, DamageKind::Unreadable { .. })
 }
