@@ -19,11 +19,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::base::SessionId;
 use crate::server::Shared;
 use crate::server::conn::Conn;
+use crate::server::ensemble::Ensemble;
 use crate::storage::log::Group;
 use crate::wire::OpCode;
 
@@ -72,8 +72,8 @@ pub(crate) struct CommitLimits {
 pub(crate) enum Lane {
     /// This server alone.
     Alone(Box<Alone>),
-    /// The member's thread.
-    Member(Arc<Notify>),
+    /// The member of an ensemble.
+    Member(Arc<Ensemble>),
 }
 
 /// See the module's documentation.
@@ -142,7 +142,7 @@ impl Commit {
     pub(crate) fn kick(&self, shared: &Shared, me: &Conn, now: Instant) {
         match &self.lane {
             Lane::Alone(alone) => alone.kick(shared, me, now),
-            Lane::Member(notify) => notify.notify_one(),
+            Lane::Member(ensemble) => ensemble.kick(shared, me),
         }
     }
 
@@ -150,7 +150,7 @@ impl Commit {
     pub(crate) fn unpark(&self) {
         match &self.lane {
             Lane::Alone(alone) => alone.unpark(),
-            Lane::Member(notify) => notify.notify_one(),
+            Lane::Member(ensemble) => ensemble.unpark(),
         }
     }
 

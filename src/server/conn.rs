@@ -3,18 +3,32 @@
 //! - C1: bytes enter the outbox in the order in which the client must see them. Replies to reads are put while the tree's read lock is
 //!   held, events and replies to writes while its write lock is held; so no reply can overtake the event of a state it shows.
 //! - C2: lock order is tree, then outbox. Nobody waits for the tree, or does I/O, while holding an outbox.
-//! - C3: only the connection's own task touches the socket. A client that does not read stops itself, nobody else.
+//! - C3: the socket is written to by whoever holds `sending`: the connection's own task, or who answers it while it waits for its client and
+//!   for nothing else. Neither waits for the other, and nobody for the socket: a client that does not read stops itself, nobody else.
 
+mod client_wait;
+mod sending;
+
+/// Of what [`ClientWait`] is made.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};
+}
+
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use parking_lot::Mutex;
+use tokio::net::TcpStream;
 
 use crate::base::{ConnId, SessionId, WallMs};
 use crate::node::{AuthIds, REPLY_BYTES_MAX};
 use crate::server::stats::ConnStats;
+use client_wait::ClientWait;
+use sending::Sending;
+pub(crate) use sending::Sent;
 
 /// Output waiting above which a connection's further requests wait, bytes, unless it may leave less than four times as much unread.
 const OUTBOX_BYTES_SOFT: usize = 1 << 20;
@@ -63,8 +77,11 @@ pub(crate) struct Conn {
     woken: AtomicBool,
     /// Close at once, without sending what waits.
     killed: AtomicBool,
+    waits_for_client: ClientWait,
     // Written by whoever answers.
     pub(crate) stats: ConnStats,
+    // Written by whoever sends.
+    sending: Mutex<Sending>,
     // Hardly ever written.
     /// The one task that serves the connection, from the first time it waits.
     task: OnceLock<Waker>,
@@ -101,6 +118,8 @@ impl Conn {
             pending_writes: AtomicUsize::new(0),
             woken: AtomicBool::new(false),
             killed: AtomicBool::new(false),
+            waits_for_client: ClientWait::new(),
+            sending: Mutex::default(),
             task: OnceLock::new(),
             input_held: AtomicUsize::new(0),
             stats: ConnStats::new(now.0),
@@ -134,11 +153,41 @@ impl Conn {
     }
 
     /// Takes what waits for the client by exchanging buffers; true when the connection is to end after it.
-    pub(crate) fn take_output(&self, empty: &mut Vec<u8>) -> bool {
+    fn take_output(&self, empty: &mut Vec<u8>) -> bool {
         debug_assert!(empty.is_empty(), "or bytes would be sent twice");
         let mut outbox = self.outbox.lock();
         std::mem::swap(&mut outbox.bytes, empty);
         outbox.close_after
+    }
+
+    /// The connection's task begins, with its socket; `None` when it ends, and the socket with it.
+    pub(crate) fn set_stream(&self, stream: Option<Arc<TcpStream>>) {
+        self.sending.lock().stream = stream;
+    }
+
+    /// Sends as much as the socket takes of what waits for the client. For the connection's task.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub(crate) fn send(&self) -> io::Result<Sent> {
+        self.sending.lock().send(|empty| self.take_output(empty))
+    }
+
+    /// Sends what waits for the client in place of the task, which is not woken then. False when that cannot be, or not all could be sent:
+    /// then the task is to be woken.
+    pub(crate) fn send_for_task(&self) -> bool {
+        if !self.waits_for_client.is_on() || self.is_killed() {
+            return false;
+        }
+        let Some(mut sending) = self.sending.try_lock() else { return false };
+        // An error is the task's to see: what was not sent is there, and meets it again.
+        let sent = sending.send(|empty| self.take_output(empty));
+        sent.is_ok_and(|sent| !sent.unsent && !sent.close)
+    }
+
+    /// The task waits for its client, and for nothing else; or it goes on, and looks then at what there is.
+    pub(crate) fn expect_client(&self, alone: bool) {
+        if alone { self.waits_for_client.begin() } else { self.waits_for_client.end() }
     }
 
     /// True for the first waker since the task last looked: that one must call [`Conn::wake`].
@@ -229,3 +278,6 @@ impl Conn {
         assert!(before > 0, "an answer to a write that was never submitted");
     }
 }
+
+#[cfg(test)]
+mod tests;

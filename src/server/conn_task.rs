@@ -31,18 +31,15 @@ const DRAIN_BYTES_MAX: usize = 1 << 20;
 /// Pause before a connection looks again whether the commit path takes more.
 const QUEUE_FULL_RETRY: Duration = Duration::from_millis(1);
 
-/// Output buffers above this are given back when sent, bytes.
-const OUTPUT_KEEP_MAX: usize = 64 << 10;
-
 /// Runs a connection from accept to close. Returns when it is closed, by either side.
 pub(crate) async fn run(shared: &Arc<Shared>, conn: &Arc<Conn>, stream: TcpStream) {
+    let stream = Arc::new(stream);
+    conn.set_stream(Some(Arc::clone(&stream)));
     let mut task = Task {
         shared,
         conn,
         stream,
         input: Input::new(shared, conn),
-        output: Vec::new(),
-        sent: 0,
         stalled_since: None,
         timer: None,
         closing: false,
@@ -90,19 +87,23 @@ enum Closed {
 struct Task<'a> {
     shared: &'a Arc<Shared>,
     conn: &'a Arc<Conn>,
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     /// Received, not yet processed.
     input: Input<'a>,
-    /// Taken from the outbox, sent up to `sent`.
-    output: Vec<u8>,
-    sent: usize,
     /// The client has taken nothing since then, though something waits for it.
     stalled_since: Option<Instant>,
     /// When to look again though nothing has happened: none in the life of an ordinary request.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Nothing more is processed; the connection ends when `output` is sent.
+    /// Nothing more is processed; the connection ends when everything is sent.
     closing: bool,
     dispatch: Dispatch<'a>,
+}
+
+/// The socket closes with its task, whoever still has the connection in hand.
+impl Drop for Task<'_> {
+    fn drop(&mut self) {
+        self.conn.set_stream(None);
+    }
 }
 
 /// What a task waits for, beside being woken.
@@ -118,6 +119,7 @@ impl Task<'_> {
     async fn run(&mut self) -> Result<(), Closed> {
         let greet_by = Instant::now() + Duration::from_millis(self.shared.config.sessionless_timeout_ms);
         loop {
+            self.conn.expect_client(false);
             self.conn.clear_woken();
             // Behind the mark: a stop that came before it is seen here, one that comes later wakes.
             if self.shared.is_stopped() {
@@ -142,6 +144,7 @@ impl Task<'_> {
             }
             self.set_timer(progress, greet_by)?;
             let input = !self.closing && matches!(progress, Progress::NeedInput);
+            self.conn.expect_client(input && !unsent && self.timer.is_none());
             self.wait(Interest { input, output: unsent }).await?;
         }
     }
@@ -193,7 +196,7 @@ impl Task<'_> {
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
-        self.input.poll_receive(&mut self.stream, cx).map(|received| match received {
+        self.input.poll_receive(&self.stream, cx).map(|received| match received {
             Ok(Ok(0)) => Err(Closed::ByClient),
             Ok(Ok(_)) => Ok(()),
             Ok(Err(OverBudget)) => {
@@ -219,30 +222,14 @@ impl Task<'_> {
 
     /// Sends as much as the socket takes; true when something is left.
     fn send(&mut self) -> Result<bool, Closed> {
-        loop {
-            if self.sent == self.output.len() {
-                self.output.clear();
-                self.sent = 0;
-                if self.output.capacity() > OUTPUT_KEEP_MAX {
-                    self.output = Vec::new();
-                }
-                self.closing |= self.conn.take_output(&mut self.output);
-                if self.output.is_empty() {
-                    return Ok(false);
-                }
-            }
-            match self.stream.try_write(&self.output[self.sent..]) {
-                Ok(n) => {
-                    self.sent += n;
-                    self.stalled_since = None;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.stalled_since.get_or_insert_with(Instant::now);
-                    return Ok(true);
-                }
-                Err(error) => return Err(error.into()),
-            }
+        let sent = self.conn.send()?;
+        self.closing |= sent.close;
+        if !sent.unsent {
+            self.stalled_since = None;
+        } else if sent.some || self.stalled_since.is_none() {
+            self.stalled_since = Some(Instant::now());
         }
+        Ok(sent.unsent)
     }
 
     /// True when what `progress` waited for is over.

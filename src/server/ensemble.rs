@@ -1,7 +1,7 @@
 //! This server as a member of an ensemble: [`crate::node::member`] on a thread of its own, with sockets, a clock and the clients around it.
 //!
-//! - E1: the member and everything that it decides with belong to one thread (`shell`). Connections of clients hand their writes to it through
-//!   the queue of `commit`, and read the tree by themselves.
+//! - E1: the member and everything that it decides with are one value (`shell`) behind one lock, which one thread holds nearly always. Connections of clients
+//!   hand their writes to it through the queue of `commit`, and read the tree by themselves.
 //! - E2: clients are served between [`Output::Serve`](crate::node::member::Output::Serve) and the next `Stop`; then every
 //!   connection is closed, because the outcome of what it asked for is not known here.
 //! - E3: the thread waits for nothing but the readiness of all its sockets, timers and queues, and for a flush on a disk that is fast. A slow disk is flushed by
@@ -29,6 +29,7 @@ use crate::wire::election::PeerState;
 use crate::wire::quorum_config::QuorumConfig;
 
 pub(crate) use course::Course;
+use shell::{LastWriter, Shell};
 pub(crate) use shell::{MemberParts, spawn};
 
 /// What connections and four-letter words know of the ensemble.
@@ -41,7 +42,10 @@ pub(crate) struct Ensemble {
     figures: Mutex<Figures>,
     revalidations: Mutex<Vec<Revalidation>>,
     /// Wakes the member's thread.
-    pub(crate) notify: Arc<Notify>,
+    notify: Notify,
+    /// From the start of the member's thread to its end.
+    shell: Mutex<Option<Box<Shell>>>,
+    last_writer: LastWriter,
     elections: AtomicU64,
     course: Mutex<Course>,
 }
@@ -77,7 +81,9 @@ impl Ensemble {
             read_only: AtomicBool::new(false),
             figures: Mutex::default(),
             revalidations: Mutex::default(),
-            notify: Arc::new(Notify::new()),
+            notify: Notify::new(),
+            shell: Mutex::default(),
+            last_writer: LastWriter::default(),
             elections: AtomicU64::new(0),
             course: Mutex::default(),
         }
@@ -117,9 +123,14 @@ impl Ensemble {
         self.course.lock().clone()
     }
 
+    /// Something is there for the member's thread.
+    pub(crate) fn unpark(&self) {
+        self.notify.notify_one();
+    }
+
     /// Asks the leader about a session. The connection's session is set when it has answered.
     pub(crate) fn revalidate(&self, conn: &Arc<Conn>, session: SessionId, timeout_ms: i32) {
         self.revalidations.lock().push(Revalidation { conn: Arc::clone(conn), session, timeout_ms });
-        self.notify.notify_one();
+        self.unpark();
     }
 }

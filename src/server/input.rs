@@ -9,15 +9,14 @@
 //! - U4: what is charged is the sum of what the connections hold, whoever changes it: each change exchanges the connection's part.
 
 use std::io;
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::server::Shared;
 use crate::server::conn::Conn;
+use crate::server::receive::poll_receive;
 
 /// First input buffer of a connection, bytes.
 const INPUT_BYTES_MIN: usize = 4 << 10;
@@ -112,13 +111,13 @@ impl<'a> Input<'a> {
     /// Reads what has come; 0 at the end. [`OverBudget`] when the buffer would break the budget.
     pub(crate) fn poll_receive(
         &mut self,
-        stream: &mut TcpStream,
+        stream: &TcpStream,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Result<usize, OverBudget>>> {
         if !self.make_room() {
             return Poll::Ready(Ok(Err(OverBudget)));
         }
-        pin!(stream.read_buf(&mut self.bytes)).poll(cx).map_ok(Ok)
+        poll_receive(stream, &mut self.bytes, cx).map_ok(Ok)
     }
 
     /// Grows the buffer to twice what is there, within limits (U1).

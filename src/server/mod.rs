@@ -19,6 +19,7 @@ mod housekeeping;
 mod input;
 mod listener;
 pub mod quorum;
+mod receive;
 mod registry;
 mod snapshotter;
 pub mod stats;
@@ -61,7 +62,7 @@ pub(crate) struct Shared {
     pub(crate) sessions: Mutex<Tracker>,
     pub(crate) commit: Commit,
     /// `None`: this server is its own quorum.
-    pub(crate) ensemble: Option<Ensemble>,
+    pub(crate) ensemble: Option<Arc<Ensemble>>,
     pub(crate) conns: Registry,
     pub(crate) input: InputBudget,
     pub(crate) stats: ServerStats,
@@ -181,12 +182,12 @@ impl Shared {
 
     /// A member of an ensemble without a leader that lets clients read.
     pub(crate) fn is_read_only(&self) -> bool {
-        self.ensemble.as_ref().is_some_and(Ensemble::is_read_only)
+        self.ensemble.as_ref().is_some_and(|ensemble| ensemble.is_read_only())
     }
 
     /// This server decides when a session has been silent for too long, and when a node has been empty for too long: alone, or as a leader.
     pub(crate) fn ends_sessions(&self) -> bool {
-        self.ensemble.as_ref().is_none_or(Ensemble::leads)
+        self.ensemble.as_ref().is_none_or(|ensemble| ensemble.leads())
     }
 
     /// A closeSession met a full disk: it is submitted again by the clock.

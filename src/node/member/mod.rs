@@ -665,6 +665,12 @@ impl Member {
         }
     }
 
+    /// There is something to flush, and nobody flushes: the next [`Member::finish_round`] asks for it.
+    #[must_use]
+    pub fn has_to_flush(&self) -> bool {
+        !self.positions.is_flushed() && self.storage.flusher.is_some()
+    }
+
     /// A flush asked for is over.
     pub fn flushed(&mut self, now: MonoMs, flusher: Flusher, result: Result<Durable, LogError>) {
         self.storage.flusher = Some(flusher);

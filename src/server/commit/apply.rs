@@ -35,6 +35,8 @@ impl Diverged {
 pub(crate) struct Applier {
     fired: Fired,
     to_wake: Vec<Arc<Conn>>,
+    /// See [`Applier::answering_one`].
+    answers_one: bool,
     tally: Tally,
     /// Wall time of the replies being made, ms since 1970.
     wall_ms: i64,
@@ -69,6 +71,11 @@ impl Applier {
         Ok(())
     }
 
+    /// One that sends a lone answer itself, which costs its thread more and its client less than waking the connection's task.
+    pub(crate) fn answering_one() -> Applier {
+        Applier { answers_one: true, ..Applier::default() }
+    }
+
     /// A hold of the tree begins: the time of what is answered under it.
     pub(crate) fn begin(&mut self, shared: &Shared) -> Instant {
         self.wall_ms = shared.wall_now().0;
@@ -93,9 +100,8 @@ impl Applier {
         self.answer(shared, entry.as_ref(), proposal, &outcome, now);
         if let Some(client) = entry.and_then(|entry| entry.client)
             && Some(client.conn.id) != me
-            && client.conn.mark_woken()
         {
-            self.to_wake.push(client.conn);
+            will_wake(&mut self.to_wake, client.conn);
         }
         Ok(())
     }
@@ -104,7 +110,13 @@ impl Applier {
     pub(crate) fn finish(&mut self, shared: &Shared, count: usize, bytes: usize) {
         shared.stats.absorb(&mut self.tally);
         shared.commit.note_answered(count, bytes);
-        self.to_wake.drain(..).for_each(|conn| conn.wake());
+        if self.answers_one
+            && let [conn] = &self.to_wake[..]
+            && conn.send_for_task()
+        {
+            self.to_wake.clear();
+        }
+        self.to_wake.drain(..).for_each(|conn| conn.notify());
     }
 
     /// Puts the events of the last transaction into the outboxes: before the reply, and before any read can see the new state (C1).
@@ -127,8 +139,8 @@ impl Applier {
                 });
                 conn.stats.event();
                 self.tally.event(bytes);
-                if Some(conn.id) != me && conn.mark_woken() {
-                    self.to_wake.push(conn);
+                if Some(conn.id) != me {
+                    will_wake(&mut self.to_wake, conn);
                 }
             }
         }
@@ -178,6 +190,13 @@ impl Applier {
         let latency_us = micros(now.saturating_duration_since(entry.received));
         self.tally.reply(&shared.stats, RequestKind::Write, bytes, latency_us);
         conn.stats.replies(1, entry.op, entry.xid, zxid, self.wall_ms, latency_us);
+    }
+}
+
+/// Something was put in place for the connection's task. Often the same one several times in a row.
+fn will_wake(to_wake: &mut Vec<Arc<Conn>>, conn: Arc<Conn>) {
+    if to_wake.last().is_none_or(|last| !Arc::ptr_eq(last, &conn)) {
+        to_wake.push(conn);
     }
 }
 

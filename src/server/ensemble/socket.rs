@@ -5,6 +5,8 @@ use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
 
+use crate::server::receive::receive;
+
 /// Bytes asked for at once.
 const READ_BYTES: usize = 128 << 10;
 
@@ -47,7 +49,7 @@ impl Socket {
             return Ok(false);
         }
         self.make_room();
-        match self.stream.try_read_buf(&mut self.input) {
+        match receive(&self.stream, &mut self.input) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
