@@ -1,7 +1,7 @@
 //! The shell: tokio, threads, sockets, configuration. Everything that decides lives in the layers below.
 //!
 //! - H1: one process, one data directory, one [`Server`]; the directory is locked for as long as it runs.
-//! - H2: lock order is prepare or flush stage, tree, sessions, outbox; a later one is never held while an earlier one is taken.
+//! - H2: lock order is prepare or flush stage or the ensemble's shell, tree, sessions, outbox; a later one is never held while an earlier one is taken.
 //! - H3: after `Shared::fail` nothing is acknowledged, and the process ends.
 //!
 //! Threads: tokio's workers (connections, timers), one commit thread (`commit`) or one for the member (`ensemble`), one snapshot thread (`snapshotter`), one that

@@ -97,8 +97,8 @@ pub(super) struct Shell {
     peers: Peers,
     applier: Applier,
     paused_snapshots: bool,
-    /// Something was received in the middle of a turn: another one follows.
-    resumed: bool,
+    /// Something happened in the middle of a turn that another one is to look at.
+    again: bool,
     /// The first half of a turn left something to do.
     more: bool,
     /// For which deadline the member's thread waits.
@@ -150,7 +150,7 @@ impl Shell {
             peers: Peers::default(),
             applier: Applier::answering_one(),
             paused_snapshots: false,
-            resumed: false,
+            again: false,
             more: true,
             timer_at: None,
             lent: false,
@@ -267,7 +267,7 @@ impl Shell {
         self.answer_syncs();
         self.send(now);
         self.show_figures();
-        self.more || self.to_flush.is_some() || std::mem::take(&mut self.resumed)
+        self.more || self.to_flush.is_some() || std::mem::take(&mut self.again)
     }
 
     /// What a connection's task does with a write that is alone under way: a short first half. S4.
@@ -301,7 +301,7 @@ impl Shell {
     fn has_work_for_thread(&self) -> bool {
         let sooner = self.member.next_timer().is_some_and(|at| self.timer_at.is_none_or(|set| at < set));
         sooner
-            || self.resumed
+            || self.again
             || self.to_flush.is_some()
             || self.member.has_to_flush()
             || self.member.has_to_apply()
@@ -341,7 +341,7 @@ impl Shell {
                     if let Some(socket) = self.sockets.get_mut(&link) {
                         socket.hold = false;
                         self.receive(now, link);
-                        self.resumed = true;
+                        self.again = true;
                     }
                 }
                 Output::Flush(flusher) => self.to_flush = Some(flusher),
@@ -374,6 +374,8 @@ impl Shell {
         let addresses: Vec<MemberAddress> =
             config.config.members().get(&to).map(|member| member.addresses.clone()).unwrap_or_default();
         let wait = Duration::from_millis(config.cnx_timeout_ms);
+        // What is asked for by a connection's task is waited for by the thread.
+        self.again = true;
         self.connecting.spawn(async move {
             for address in addresses {
                 let target = HostPort { host: &address.host, port: address.quorum_port };
