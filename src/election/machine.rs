@@ -27,8 +27,8 @@ pub struct Election {
     phase: Phase,
     /// Voters that are gone, until they are heard of.
     down: BTreeSet<ServerId>,
-    /// While leading: who made this server leader and has not been seen to leave it.
-    supporters: BTreeSet<ServerId>,
+    /// While leading: voters that have settled on another leader.
+    elsewhere: BTreeSet<ServerId>,
     /// When a server without a vote was told what (EL9).
     answered: BTreeMap<ServerId, (MonoMs, Vote, i64, PeerState)>,
     outputs: VecDeque<Output>,
@@ -76,7 +76,7 @@ impl Election {
             started: (NO_ZXID, 0, None),
             phase: Phase::Idle,
             down: BTreeSet::new(),
-            supporters: BTreeSet::new(),
+            elsewhere: BTreeSet::new(),
             answered: BTreeMap::new(),
             outputs: VecDeque::new(),
             timer: None,
@@ -218,6 +218,7 @@ impl Election {
         if peer == self.me || !self.electorate.is_voter(peer) || !self.down.insert(peer) {
             return;
         }
+        self.forget_elsewhere(peer);
         let Phase::Looking(looking) = &mut self.phase else { return };
         looking.votes.remove(&peer);
         looking.settled.remove(&peer);
@@ -254,20 +255,39 @@ impl Election {
         }
         match &self.phase {
             Phase::Idle => {}
-            Phase::Settled(_) if notice.state == PeerState::Looking => {
-                self.answer_looking(from, notice.round)
-            }
-            Phase::Settled(_) => {}
+            Phase::Settled(ballot) => self.notice_while_settled(from, notice, *ballot),
             Phase::Looking(_) => self.notice_while_looking(now, from, notice),
         }
     }
 
-    /// EL8.
-    fn answer_looking(&mut self, from: ServerId, its_round: i64) {
-        self.send(from);
-        // A lower round is that of a server that has restarted and will come, or of a message from before the decision.
-        if its_round > self.round && self.supporters.remove(&from) {
-            self.outputs.push_back(Output::Deserted { by: from });
+    /// EL8, EL9: the answer of one that follows is answered by nobody.
+    fn notice_while_settled(&mut self, from: ServerId, notice: &Notice, mine: Ballot) {
+        let leads_others = notice.state == PeerState::Leading && notice.vote.leader != mine.vote.leader;
+        if notice.state == PeerState::Looking || (leads_others && mine.state == PeerState::Following) {
+            self.send(from);
+        }
+        if mine.state != PeerState::Leading {
+            return;
+        }
+        match notice.state {
+            PeerState::Following | PeerState::Leading if notice.vote.leader != self.me => {
+                self.note_elsewhere(from, notice.vote, notice.round, mine);
+            }
+            _ => self.forget_elsewhere(from),
+        }
+    }
+
+    /// What was said before this server was elected is no news: its voters may have come from there.
+    fn note_elsewhere(&mut self, voter: ServerId, vote: Vote, round: i64, mine: Ballot) {
+        let is_news = round >= mine.round || vote.epoch > mine.vote.epoch;
+        if is_news && self.electorate.is_voter(vote.leader) && self.elsewhere.insert(voter) {
+            self.outputs.push_back(Output::Settled { voter, on: Some(vote.leader) });
+        }
+    }
+
+    fn forget_elsewhere(&mut self, voter: ServerId) {
+        if self.elsewhere.remove(&voter) {
+            self.outputs.push_back(Output::Settled { voter, on: None });
         }
     }
 
@@ -456,23 +476,39 @@ impl Election {
             () if self.electorate.is_voter(self.me) => PeerState::Following,
             () => PeerState::Observing,
         };
+        let settled = match &self.phase {
+            Phase::Looking(looking) => looking.settled.clone(),
+            Phase::Idle | Phase::Settled(_) => BTreeMap::new(),
+        };
+        let mine = Ballot { vote, round, state, version: NOTIFICATION_VERSION };
         self.round = round;
-        self.phase = Phase::Settled(Ballot { vote, round, state, version: NOTIFICATION_VERSION });
-        self.supporters = if state == PeerState::Leading { supporters.clone() } else { BTreeSet::new() };
-        for to in self.who_waits(state) {
+        self.phase = Phase::Settled(mine);
+        self.elsewhere.clear();
+        for to in self.who_waits(state, &settled) {
             self.send(to);
         }
         self.outputs.push_back(Output::Decided(Decision { state, vote, round, supporters }));
+        if state == PeerState::Leading {
+            let others = settled.into_iter().filter(|(_, ballot)| ballot.vote.leader != vote.leader);
+            others.for_each(|(id, ballot)| self.note_elsewhere(id, ballot.vote, ballot.round, mine));
+        }
     }
 
     /// Those who need not wait or ask when they are told that this server has settled: for word from the leader, everybody; observers, who
-    /// hear votes only when they ask, for a quorum of followers.
-    fn who_waits(&self, state: PeerState) -> BTreeSet<ServerId> {
+    /// hear votes only when they ask, for a quorum of followers; who said (in `settled`) that it leads itself, and is not followed, for followers.
+    fn who_waits(&self, state: PeerState, settled: &BTreeMap<ServerId, Ballot>) -> BTreeSet<ServerId> {
         let mut members = self.electorate.members();
         members.remove(&self.me);
+        let leader = self.vote().map(|vote| vote.leader);
+        let waits_in_vain = |id: &ServerId| {
+            let said = settled.get(id).filter(|ballot| ballot.state == PeerState::Leading);
+            said.is_some_and(|ballot| Some(ballot.vote.leader) != leader)
+        };
         match state {
             PeerState::Leading => {}
-            PeerState::Following => members.retain(|id| !self.electorate.is_voter(*id)),
+            PeerState::Following => {
+                members.retain(|id| !self.electorate.is_voter(*id) || waits_in_vain(id));
+            }
             PeerState::Observing | PeerState::Looking => members.clear(),
         }
         members

@@ -15,14 +15,15 @@
 //!   gone is not elected again and again by those who remember it.
 //! - EL7: votes count only from voters for voters. Servers without a vote are answered, and propose nobody.
 //! - EL8: a server that has settled never changes its mind because of a notification: one that flaps or hears only one way cannot depose
-//!   a working leader (rule R13). It only answers.
+//!   a working leader (rule R13). It only answers: those who look, and, if it follows, those who say that they lead and whom it does not
+//!   follow, so that nobody waits for it in vain ([`Output::Settled`]).
 //! - EL9: a notification never starts an endless exchange: the answer to a server without a vote is not repeated within
 //!   [`Options::resend_ms_min`].
 //! - EL10: a server whose directory is new may have forgotten what it acknowledged in another one. It votes among servers that have
 //!   nothing to lose ([`Vote::is_of_new_ensemble`]), and while it hears of one that has, it has no vote, until it has followed.
 //!
 //! Departures from ZooKeeper 3.9, all invisible to it: a leader tells everybody that it leads, and a follower
-//! the observers that it follows, without being asked;
+//! the observers, and whoever says that it leads and is not followed, whom it follows, without being asked;
 //! back-off starts again when a voter is heard for the first time in a round; resending is not put off by what comes in, and goes with
 //! connecting rather than instead of it; what a server said counts no more once it is gone, and its being settled no more once it
 //! looks; a server of weight 0 proposes any other rather than itself; rounds beyond [`ROUND_AHEAD_MAX`] are not believed; a configuration
@@ -118,12 +119,14 @@ pub enum Output {
     Decided(Decision),
     /// Give [`Input::Timer`] once at this time, and not at the one asked for before; `None` is never.
     Timer(Option<MonoMs>),
-    /// This server leads, and one of those whose votes made it leader has begun a later round. That deposes nobody who is followed by a
-    /// quorum (EL8); a leader still waiting for one may give up when those left cannot be one, rather than wait out `initLimit`. Said
-    /// once for each.
-    Deserted {
+    /// This server leads, and a voter has settled on another leader, in a round that is not older or in a later epoch; or, none, it says
+    /// so no more. That deposes nobody who is followed by a quorum (EL8); a leader still waiting for one may give up when those left cannot be
+    /// one, rather than wait out `initLimit`. Said on the change.
+    Settled {
         /// The voter.
-        by: ServerId,
+        voter: ServerId,
+        /// Whom it follows.
+        on: Option<ServerId>,
     },
     /// A peer has a newer configuration: it is now the active one of the election, which begins again if the ensemble differs. The rest of the
     /// server must follow.

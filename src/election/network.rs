@@ -135,7 +135,7 @@ impl Network {
                 node.settled_at = now;
                 node.decisions.push(decision);
             }
-            Output::Reconnect | Output::Adopted(_) | Output::Deserted { .. } => {}
+            Output::Reconnect | Output::Adopted(_) | Output::Settled { .. } => {}
         }
     }
 

@@ -10,7 +10,10 @@
 //!   what came before them is committed with L3.
 //! - L5: acknowledgements are cumulative: links deliver in order, and learners log in order.
 //! - L6: a link that has been replaced, or dropped, is not heard any more (rule R5).
-//! - L7: a leader without a quorum that hears it, or whose own disk stands still, gives up by itself (rule R14).
+//! - L7: a leader that no quorum has been heard by for so long, or whose own disk stands still, gives up by itself (rule R14). Time in which this
+//!   server itself did not look is nobody's silence, unless it was so long that the others have given it up.
+//! - L8: before the epoch is established, and not after that (rule R13), a leader gives up when so many voters have settled on another one that those
+//!   who have joined or may still come are no quorum.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -85,6 +88,13 @@ pub enum Input {
     Durable(Zxid),
     /// Somebody wants to know whether this server still leads.
     Ask,
+    /// A voter says in the election that it has settled on another leader; or, none, that this is so no more.
+    Settled {
+        /// Who.
+        voter: ServerId,
+        /// On whom.
+        on: Option<ServerId>,
+    },
     /// The time asked for may have come.
     Timer,
 }
@@ -177,6 +187,9 @@ pub enum GiveUpReason {
     /// A voter has promised itself to a later epoch and cannot join this one.
     #[error("server {} has promised itself to epoch {}", .0.0, .1)]
     LaterEpoch(ServerId, Epoch),
+    /// Too few can still come.
+    #[error("too many voters have settled on server {} for this one to find a quorum", .0.0)]
+    Elsewhere(ServerId),
     /// Too few are heard of.
     #[error("no quorum has been heard of for {0} ms")]
     QuorumLost(u64),
@@ -199,16 +212,18 @@ pub struct Leader {
     accepted_max: Epoch,
     /// Voters who promised to follow, this server among them.
     promised: BTreeSet<ServerId>,
+    /// Voters that have settled on another leader, and on whom.
+    elsewhere: BTreeMap<ServerId, ServerId>,
     links: BTreeMap<LinkId, Peer>,
     proposed: Zxid,
     durable: Zxid,
     committed: Zxid,
     /// Since when the own disk owes something.
     undurable_since: Option<MonoMs>,
-    /// Since when there is no quorum.
-    quorum_lost_since: Option<MonoMs>,
-    /// When there was one, as far as anybody looked.
-    quorum_seen: MonoMs,
+    /// Too few have a link.
+    quorum_lost: bool,
+    /// Until when a quorum was heard, as far as anybody looked.
+    quorum_heard: MonoMs,
     pings: Pings,
     broken: Broken,
     outputs: VecDeque<Output>,
@@ -301,13 +316,14 @@ impl Leader {
             deadline: Some(now.plus(limits.init_ms)),
             accepted_max: mine.accepted,
             promised: BTreeSet::new(),
+            elsewhere: BTreeMap::new(),
             links: BTreeMap::new(),
             proposed: mine.last,
             durable: mine.last,
             committed: mine.last,
             undurable_since: None,
-            quorum_lost_since: None,
-            quorum_seen: now,
+            quorum_lost: false,
+            quorum_heard: now,
             pings,
             broken: Broken::default(),
             outputs: VecDeque::new(),
@@ -352,18 +368,12 @@ impl Leader {
             }
             Input::Ack { link, zxid } => self.ack(now, link, zxid),
             Input::Pong { link, token } => self.pong(now, link, token),
-            Input::Heard(link) => {
-                if let Some(peer) = self.links.get_mut(&link) {
-                    peer.heard = now;
-                }
-            }
-            Input::Left(link) => {
-                self.links.remove(&link);
-                self.check_quorum(now);
-            }
+            Input::Heard(link) => self.hear(now, link),
+            Input::Left(link) => self.left(now, link),
             Input::Proposed(zxid) => self.proposed(now, zxid),
             Input::Durable(zxid) => self.durable(now, zxid),
             Input::Ask => self.ask(now),
+            Input::Settled { voter, on } => self.settled(voter, on),
             Input::Timer => self.timer(now),
         }
     }
@@ -403,7 +413,7 @@ impl Leader {
             return None;
         }
         let probe = (self.is_established() || !self.links.is_empty()).then_some(self.pings.next_probe);
-        let lost = self.quorum_lost_since.map(|since| since.plus(self.limits.liveness_ms));
+        let lost = self.quorum_lost.then(|| self.quorum_heard.plus(self.limits.liveness_ms));
         let stalled = self.undurable_since.map(|since| since.plus(self.limits.stall_ms));
         [self.deadline, probe, lost, stalled].into_iter().flatten().min()
     }
@@ -433,6 +443,7 @@ impl Leader {
         (self.phase, self.accepted_max, self.mine.current, self.mine.last).hash(into);
         (self.proposed, self.durable, self.committed).hash(into);
         self.promised.iter().fold(0, |set, id| set | 1_u64 << place(*id)).hash(into);
+        self.elsewhere.keys().fold(0, |set, id| set | 1_u64 << place(*id)).hash(into);
         let mut known = 0;
         for link in links {
             let peer = self.links.get(&link);
@@ -450,6 +461,7 @@ impl Leader {
         }
         let voter = self.electorate.is_voter(id);
         let epoch = self.epoch();
+        self.elsewhere.remove(&id);
         if let Some(epoch) = epoch
             && accepted > epoch
             && voter
@@ -464,7 +476,11 @@ impl Leader {
             .filter(|(other, peer)| peer.id == id && **other != link)
             .map(|(l, _)| *l)
             .collect();
-        older.into_iter().for_each(|older| self.drop_link(older, DropReason::Replaced));
+        for older in older {
+            self.hear(now, older);
+            self.note_heard(now);
+            self.drop_link(older, DropReason::Replaced);
+        }
         let peer = Peer {
             id,
             voter,
@@ -594,7 +610,7 @@ impl Leader {
         }
         self.phase = Phase::Established(epoch);
         self.deadline = None;
-        self.pings.next_probe = now;
+        (self.pings.next_probe, self.quorum_heard) = (now, now);
         self.outputs.push_back(Output::Established);
         let waiting: Vec<LinkId> =
             self.links.iter().filter(|(_, p)| p.stage == Stage::Synchronised).map(|(l, _)| *l).collect();
@@ -603,7 +619,8 @@ impl Leader {
 
     fn up_to_date(&mut self, now: MonoMs, link: LinkId) {
         if let Some(peer) = self.links.get_mut(&link) {
-            peer.stage = Stage::UpToDate;
+            // It was not asked before: its silence begins here.
+            (peer.stage, peer.heard) = (Stage::UpToDate, now);
             // What was committed when it came, it does not acknowledge any more; nor what the epoch began with.
             peer.owes_since = (self.proposed > self.committed.max(peer.acked)).then_some(now);
             self.outputs.push_back(Output::UpToDate(link));
@@ -793,8 +810,10 @@ impl Leader {
             let why = if joining { GiveUpReason::NotJoined } else { GiveUpReason::NotSynchronised };
             return self.give_up(why);
         }
-        self.drop_the_silent(now);
-        self.check_quorum(now);
+        let patience_ms = self.patience_ms(now);
+        self.drop_the_silent(now, patience_ms);
+        self.note_heard(now);
+        self.check_quorum(now, patience_ms);
         if let Some(since) = self.undurable_since
             && now.since(since) >= self.limits.stall_ms
         {
@@ -808,11 +827,65 @@ impl Leader {
         }
     }
 
-    fn drop_the_silent(&mut self, now: MonoMs) {
+    fn hear(&mut self, now: MonoMs, link: LinkId) {
+        if let Some(peer) = self.links.get_mut(&link) {
+            peer.heard = now;
+        }
+    }
+
+    /// A connection that ends has been there until it was last looked at.
+    fn left(&mut self, now: MonoMs, link: LinkId) {
+        let (looked, patience_ms) = (self.looked(now), self.patience_ms(now));
+        self.hear(looked, link);
+        self.note_heard(looked);
+        self.links.remove(&link);
+        self.check_quorum(now, patience_ms);
+        self.check_who_is_left();
+    }
+
+    fn settled(&mut self, voter: ServerId, on: Option<ServerId>) {
+        match on {
+            Some(leader) => self.elsewhere.insert(voter, leader),
+            None => self.elsewhere.remove(&voter),
+        };
+        self.check_who_is_left();
+    }
+
+    /// L8. Who has a link has come, whatever it said before: what it says on two connections has no order.
+    fn check_who_is_left(&mut self) {
+        if self.is_established()
+            || self.phase == Phase::Over
+            || self.broken.is(Rule::VainLeaderWaits)
+            || self.broken.is(Rule::LeaderStays)
+        {
+            return;
+        }
+        let (come, mut left) = (self.voters_where(|_| true), self.electorate.voters());
+        left.retain(|id| come.contains(id) || !self.elsewhere.contains_key(id));
+        if let Some(leader) = self.elsewhere.values().next()
+            && !self.electorate.contains_quorum(&left)
+        {
+            self.give_up(GiveUpReason::Elsewhere(*leader));
+        }
+    }
+
+    /// Until when this server has looked after the others: until now, unless its timer is late.
+    fn looked(&self, now: MonoMs) -> MonoMs {
+        self.next_timer().map_or(now, |due| due.min(now))
+    }
+
+    /// How long Zabra nodes may be silent: a server that looks again after a pause of its own gives them as much time more, for what they answer. After
+    /// a longer one it need not, for by their own clocks they have left.
+    fn patience_ms(&self, now: MonoMs) -> u64 {
+        let (limit, late) = (self.limits.liveness_ms, now.since(self.looked(now)));
+        if late < limit { limit + late } else { limit }
+    }
+
+    fn drop_the_silent(&mut self, now: MonoMs, patience_ms: u64) {
         let limits = self.limits;
         let judge = |peer: &Peer| {
             let limit = match peer.stage {
-                Stage::UpToDate if peer.zabra => limits.liveness_ms,
+                Stage::UpToDate if peer.zabra => patience_ms,
                 Stage::UpToDate => limits.sync_ms,
                 _ => limits.init_ms + limits.sync_ms,
             };
@@ -825,19 +898,33 @@ impl Leader {
         };
         let drops: Vec<_> =
             self.links.iter().filter_map(|(link, peer)| Some((*link, judge(peer)?))).collect();
+        if !drops.is_empty() {
+            self.note_heard(now);
+        }
         drops.into_iter().for_each(|(link, why)| self.drop_link(link, why));
     }
 
-    /// L7. A follower that lost its connection for a moment may come back; but a leader that looks again after a pause knows how long it has not
-    /// looked.
-    fn check_quorum(&mut self, now: MonoMs) {
-        if !self.is_established() || self.electorate.contains_quorum(&self.in_step(|_| true)) {
-            (self.quorum_lost_since, self.quorum_seen) = (None, now);
-            return;
+    /// L7. A follower that lost its connection for a moment may come back, but silence counts once: from when a quorum was last heard.
+    fn check_quorum(&mut self, now: MonoMs, patience_ms: u64) {
+        let linked = self.electorate.contains_quorum(&self.in_step(|_| true));
+        self.quorum_lost = self.is_established() && !linked;
+        let silent = now.since(self.quorum_heard);
+        if self.quorum_lost && silent >= patience_ms && !self.broken.is(Rule::LeaderStays) {
+            self.give_up(GiveUpReason::QuorumLost(silent));
         }
-        let since = *self.quorum_lost_since.get_or_insert(self.quorum_seen);
-        if now.since(since) >= self.limits.liveness_ms && !self.broken.is(Rule::LeaderStays) {
-            self.give_up(GiveUpReason::QuorumLost(now.since(since)));
+    }
+
+    /// Notes until when a quorum was heard, as known at `until`. Peers that are no Zabra nodes answer seldom: while they have a link, they count as
+    /// heard.
+    fn note_heard(&mut self, until: MonoMs) {
+        let counts_twice = self.broken.is(Rule::SilenceCountsTwice);
+        let heard = |peer: &Peer| if peer.zabra && !counts_twice { peer.heard.min(until) } else { until };
+        let mut times: Vec<MonoMs> = self.links.values().map(heard).chain([until]).collect();
+        times.sort_unstable();
+        let all_of_quorum =
+            |at: &MonoMs| self.electorate.contains_quorum(&self.in_step(|peer| heard(peer) >= *at));
+        if let Some(at) = times.into_iter().rev().find(all_of_quorum) {
+            self.quorum_heard = self.quorum_heard.max(at);
         }
     }
 

@@ -33,6 +33,12 @@ pub enum Rule {
     AheadIgnored,
     /// L7, R14: a leader without a quorum stays.
     LeaderStays,
+    /// L7, R14: a leader that hears nobody waits for each, and then as long again for a quorum.
+    SilenceCountsTwice,
+    /// L8, R13: a leader that too few can still come to waits out `initLimit` (ZOOKEEPER-3109).
+    VainLeaderWaits,
+    /// M7, R13: a leader that has stepped down because it hears nobody wants to be elected again by those who hear it.
+    DeafLeaderStands,
     /// M3: a server says of itself in an election what a crash may take back.
     VoteWithUnflushedTail,
     /// A7: a server that may have forgotten what it acknowledged promises, and is elected, all the same, as ZooKeeper's are. Not in
@@ -68,7 +74,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every one of them: for each there is a directed schedule that notices it (`tests/scenarios`).
-    pub const EVERY: [Rule; 29] = [
+    pub const EVERY: [Rule; 32] = [
         Rule::EpochBeforeHistory,
         Rule::AckBeforeFlush,
         Rule::AppliedBeforeUpToDate,
@@ -83,6 +89,9 @@ impl Rule {
         Rule::EstablishedWithoutQuorum,
         Rule::AheadIgnored,
         Rule::LeaderStays,
+        Rule::SilenceCountsTwice,
+        Rule::VainLeaderWaits,
+        Rule::DeafLeaderStands,
         Rule::VoteWithUnflushedTail,
         Rule::SyncUnconfirmed,
         Rule::ServedBeforeApplied,

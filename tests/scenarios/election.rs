@@ -9,6 +9,9 @@ scenarios! {
     a_voter_that_hears_nobody_changes_its_mind: [3109], DeposedByNotice, Stage::of(3);
     a_leader_that_accepts_nobody: [4203], LeaderStays, Stage::of(3);
     a_leader_that_reaches_nobody: [4203, 3109], LeaderStays, Stage::of(3);
+    a_leader_that_hears_nobody_steps_down: [], SilenceCountsTwice, HASTY;
+    a_leader_that_hears_nobody_is_heard: [], DeafLeaderStands, HASTY;
+    voters_settle_elsewhere_while_their_leader_waits: [3109], VainLeaderWaits, PATIENT;
     a_leader_falls_silent_and_its_connections_stand: [4074], SilentLeaderFollowed, Stage::of(3);
     a_state_takes_longer_than_init_limit: [1465, 1697, 2678], LongSyncTakenForDeath, HASTY;
     a_sync_at_a_leader_that_was_replaced: [], SyncUnconfirmed, Stage::of(3);
@@ -18,6 +21,12 @@ scenarios! {
 
 /// `initLimit` is 1 s.
 const HASTY: Stage = Stage { tick_ms: 100, ..Stage::of(3) };
+
+/// `initLimit` is 20 s.
+const PATIENT: Stage = Stage { tick_ms: 2_000, ..Stage::of(3) };
+
+/// On the [`HASTY`] stage, where silence of 500 ms counts, which is looked for every 100 ms.
+const STEP_DOWN_MS: u64 = 650;
 
 /// ZOOKEEPER-3109: one that hears nobody begins to look, and says so; nobody minds.
 fn a_voter_that_hears_nobody_changes_its_mind(s: &mut Script<'_>) -> Told {
@@ -50,6 +59,48 @@ fn a_leader_that_reaches_nobody(s: &mut Script<'_>) -> Told {
     s.cut_off(2);
     s.must("the end of its leadership", 6_000, |s| !s.is_elected(2))?;
     s.must("two that serve without it", 6_000, |s| s.leads(0) || s.leads(1))
+}
+
+/// Nothing that anybody says to a leader arrives: each of its followers is silent, and so is the quorum that they were.
+fn a_leader_that_hears_nobody_steps_down(s: &mut Script<'_>) -> Told {
+    s.start_led_by(2, &[0, 1])?;
+    s.cut_off(2);
+    s.must("the end of its leadership", STEP_DOWN_MS, |s| !s.leads(2))
+}
+
+/// It has the greatest number and as much as the others, and they hear it: they would elect it, and could not reach it.
+fn a_leader_that_hears_nobody_is_heard(s: &mut Script<'_>) -> Told {
+    s.start_led_by(2, &[0, 1])?;
+    let client = s.client(2)?;
+    s.write_and_wait(client)?;
+    s.until_level(&[0, 1, 2])?;
+    let cut = s.now();
+    s.cut_one_way(0, 2);
+    s.cut_one_way(1, 2);
+    s.must("the end of its leadership", STEP_DOWN_MS, |s| !s.leads(2))?;
+    s.must("another leader", 300, |s| s.leads(0) || s.leads(1))?;
+    s.say(&format!("another leader after {} ms", s.now() - cut));
+    s.mend_all();
+    s.until_serve(&[0, 1, 2])?;
+    // Nobody is there, then somebody is: it keeps quiet no longer.
+    let old = usize::from(s.leads(1));
+    s.kill(1 - old);
+    s.kill(2);
+    s.must("the end of its leadership", STEP_DOWN_MS, |s| !s.leads(old))?;
+    s.start(&[2])?;
+    s.must("two that serve", 300, |s| s.serves(old) && s.serves(2))
+}
+
+/// ZOOKEEPER-3109: the votes that made a leader were taken back when it counted them.
+fn voters_settle_elsewhere_while_their_leader_waits(s: &mut Script<'_>) -> Told {
+    s.start(&[0, 1, 2])?;
+    s.mislead(0, 0)?;
+    let elected = s.now();
+    s.demand(s.is_elected(0), "it takes itself for the leader")?;
+    s.must("two that serve without it", 2_000, |s| s.serves(1) && s.serves(2))?;
+    s.must("three that serve", 2_000, |s| s.serves(0) && s.serves(1) && s.serves(2))?;
+    s.say(&format!("all serve after {} ms", s.now() - elected));
+    s.demand(!s.leads(0), "nobody else had to look again")
 }
 
 /// ZOOKEEPER-4074: nobody closes the connections of a leader that is gone.

@@ -99,25 +99,96 @@ fn the_vote_of_a_server_that_is_gone_does_not_count() {
     assert!(decided(&outputs(&mut e)).is_some());
 }
 
+/// Server 3 of five, elected in round 1 with the votes of 1 and 2.
+fn elected() -> Election {
+    let mut e = looking(3, &voters(5), 5, 1);
+    for from in [1, 2] {
+        hear(&mut e, from, notice(Look, vote(3, 5, 1), 1));
+    }
+    e.handle(MonoMs(1_300), Input::Timer);
+    outputs(&mut e);
+    assert_eq!(e.state(), Some(Leading));
+    e
+}
+
+fn settled(outputs: &[Output]) -> Vec<(i64, Option<i64>)> {
+    let said = outputs.iter().filter_map(|o| match o {
+        Output::Settled { voter, on } => Some((voter.0, on.map(|id| id.0))),
+        _ => None,
+    });
+    said.collect()
+}
+
 /// 3109: voters turned away while the leader waited for its quorum, which it never learned.
 #[test]
 fn a_leader_hears_of_voters_that_have_left_it() {
-    let mut e = looking(3, &voters(3), 5, 1);
-    hear(&mut e, 1, notice(Look, vote(3, 5, 1), 1));
-    hear(&mut e, 2, notice(Look, vote(3, 5, 1), 1));
-    assert_eq!(e.state(), Some(Leading));
-    let deserted = |out: &[Output]| out.contains(&Output::Deserted { by: ServerId(1) });
-    let out = hear(&mut e, 1, notice(Look, vote(3, 5, 1), 1));
-    assert!(!deserted(&out), "a message from before the decision");
+    let mut e = elected();
     let out = hear(&mut e, 1, notice(Look, vote(1, 5, 1), 2));
-    assert!(deserted(&out) && sent(&out).len() == 1, "it is answered all the same");
-    assert!(!deserted(&hear(&mut e, 1, notice(Look, vote(1, 5, 1), 3))), "once");
+    assert!(settled(&out).is_empty() && sent(&out).len() == 1, "who looks is answered, and may still come");
+    assert_eq!(settled(&hear(&mut e, 4, notice(Leading, vote(4, 5, 1), 1))), [(4, Some(4))]);
+    let out = hear(&mut e, 1, notice(Following, vote(4, 5, 1), 2));
+    assert_eq!((settled(&out), sent(&out).len()), (vec![(1, Some(4))], 0));
+    assert!(hear(&mut e, 1, notice(Following, vote(4, 5, 1), 2)).is_empty(), "once");
+    assert_eq!(settled(&hear(&mut e, 1, notice(Look, vote(1, 5, 1), 3))), [(1, None)]);
+    assert_eq!(settled(&hear(&mut e, 4, notice(Following, vote(3, 5, 1), 3))), [(4, None)]);
+    assert_eq!(settled(&hear(&mut e, 2, notice(Following, vote(4, 5, 1), 2))), [(2, Some(4))]);
+    e.handle(NOW, Input::PeerDown(ServerId(2)));
+    assert_eq!(settled(&outputs(&mut e)), [(2, None)], "what it said is gone with it");
     assert_eq!(e.state(), Some(Leading), "EL8");
-    // Who follows has nobody to lose.
-    let mut e = looking(1, &voters(2), 5, 1);
-    hear(&mut e, 2, notice(Look, vote(2, 5, 1), 1));
-    assert_eq!(e.state(), Some(Following));
-    assert_eq!(hear(&mut e, 2, notice(Look, vote(2, 5, 1), 2)).len(), 1);
+}
+
+/// A notification that took its time tells of a leader before this one.
+#[test]
+fn what_was_settled_before_a_leader_was_elected_is_no_news_to_it() {
+    let mut e = looking(3, &voters(5), 5, 1);
+    e.handle(NOW, Input::Start { zxid: 5, epoch: 1, new: None });
+    for from in [1, 2] {
+        hear(&mut e, from, notice(Look, vote(3, 5, 1), 2));
+    }
+    e.handle(MonoMs(1_300), Input::Timer);
+    assert_eq!((e.state(), e.round()), (Some(Leading), 2));
+    outputs(&mut e);
+    assert!(hear(&mut e, 1, notice(Following, vote(4, 5, 1), 1)).is_empty(), "an older round");
+    assert!(hear(&mut e, 1, notice(Following, vote(9, 5, 1), 2)).is_empty(), "no voter");
+    assert!(hear(&mut e, 1, notice(Observing, vote(4, 5, 1), 2)).is_empty());
+    assert_eq!(
+        settled(&hear(&mut e, 1, notice(Following, vote(4, 5, 2), 1))),
+        [(1, Some(4))],
+        "a later epoch"
+    );
+}
+
+/// What it had heard when it was elected it need not hear again.
+#[test]
+fn a_leader_knows_from_the_beginning_who_has_settled_elsewhere() {
+    let mut e = looking(3, &voters(5), 5, 1);
+    hear(&mut e, 4, notice(Leading, vote(4, 5, 1), 1));
+    hear(&mut e, 5, notice(Leading, vote(5, 5, 1), 0));
+    hear(&mut e, 1, notice(Look, vote(3, 5, 1), 1));
+    let mut out = hear(&mut e, 2, notice(Look, vote(3, 5, 1), 1));
+    e.handle(MonoMs(1_300), Input::Timer);
+    out.extend(outputs(&mut e));
+    assert!(decided(&out).is_some_and(|d| d.state == Leading));
+    assert_eq!(settled(&out), [(4, Some(4))]);
+}
+
+/// Whom a leader waits for in vain tells it: when it has settled, or when it is told.
+#[test]
+fn a_follower_tells_a_leader_that_it_does_not_follow() {
+    let mut e = looking(1, &voters(3), 5, 1);
+    hear(&mut e, 2, notice(Leading, vote(2, 5, 1), 1));
+    let mut out = hear(&mut e, 3, notice(Look, vote(3, 5, 1), 1));
+    e.handle(MonoMs(1_300), Input::Timer);
+    out.extend(outputs(&mut e));
+    assert_eq!(decided(&out).map(|d| (d.state, d.vote.leader)), Some((Following, ServerId(3))));
+    assert!(sent(&out).contains(&(2, vote(3, 5, 1), 1, Following)), "{out:?}");
+    let leads = |id| notice(Leading, vote(id, 5, 1), 1);
+    assert_eq!(sent(&hear(&mut e, 2, leads(2))), [(2, vote(3, 5, 1), 1, Following)]);
+    assert!(hear(&mut e, 3, leads(3)).is_empty(), "its own leader knows");
+    // EL9.
+    assert!(hear(&mut e, 2, notice(Following, vote(2, 5, 1), 1)).is_empty());
+    let mut leader = elected();
+    assert!(sent(&hear(&mut leader, 4, leads(4))).is_empty(), "of two leaders none answers the other");
 }
 
 /// 3537: votes for a leadership of another round were counted among those of the election under way, and the leader's word looked for in

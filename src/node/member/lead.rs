@@ -213,8 +213,10 @@ impl Member {
             }
             Decision::Drop { link, why } => self.close(link, Some(why.to_string())),
             Decision::GiveUp(why) => {
-                if let GiveUpReason::LaterEpoch(_, epoch) = why {
-                    self.epoch_seen = self.epoch_seen.max(epoch);
+                match why {
+                    GiveUpReason::LaterEpoch(_, epoch) => self.epoch_seen = self.epoch_seen.max(epoch),
+                    GiveUpReason::QuorumLost(_) => self.begin_quiet(now),
+                    _ => {}
                 }
                 self.look(now, StopReason::Leader(why));
             }

@@ -10,6 +10,8 @@
 //!   them is not heard (rule R5).
 //! - M5: what is not known to be committed is not applied; what is committed is never cut. A peer that demands it stops this node.
 //! - M6: after a failure of the durable path nothing is said any more (rule R10).
+//! - M7: who has ceased to lead because it hears nobody does not ask to be elected before it hears somebody, or as much time has passed again: what it
+//!   knows is the most there is, and those who hear it and cannot reach it would wait for it (rule R13).
 //!
 //! Payloads are opaque here. Who makes transactions of requests, and a tree of transactions, is told when it may ([`Output::Serve`]), what came for
 //! it ([`Host`]), and what is committed ([`Member::apply`]).
@@ -277,6 +279,8 @@ pub struct Member {
     early: BTreeMap<ServerId, (MonoMs, Notice)>,
     /// No leader is looked for before.
     rest_until: MonoMs,
+    /// M7.
+    quiet_until: Option<MonoMs>,
     /// When everything up to here is applied, clients may be served.
     serve_at: Option<Zxid>,
     serving: bool,
@@ -321,6 +325,7 @@ impl Member {
             link_last: 0,
             early: BTreeMap::new(),
             rest_until: now,
+            quiet_until: None,
             serve_at: None,
             serving: false,
             epoch_seen: Epoch(0),
@@ -355,7 +360,7 @@ impl Member {
         let role = match &self.role {
             Role::Leading(leading) => leading.next_timer(),
             Role::Learning(learning) => Some(learning.next_timer()),
-            Role::Settling if self.is_settled() => Some(self.rest_until),
+            Role::Settling if self.is_settled() => Some(self.may_look_at()),
             Role::Settling | Role::Looking | Role::Failed => None,
         };
         [self.election_timer, role].into_iter().flatten().min()
@@ -409,7 +414,10 @@ impl Member {
     /// What this server does in the election's eyes.
     #[must_use]
     pub fn peer_state(&self) -> PeerState {
-        self.election.state().unwrap_or(PeerState::Looking)
+        match self.quiet_until {
+            Some(_) => PeerState::Looking,
+            None => self.election.state().unwrap_or(PeerState::Looking),
+        }
     }
 
     /// Voters not heard of in an election that goes on.
@@ -446,6 +454,7 @@ impl Member {
 
     /// A peer said something on the election port.
     pub fn notice(&mut self, now: MonoMs, from: ServerId, notice: Notice) {
+        self.end_quiet(now, from);
         if notice.state == PeerState::Looking && !matches!(self.role, Role::Looking) {
             self.early.insert(from, (now, notice.clone()));
             if self.broken.is(Rule::DeposedByNotice) {
@@ -457,6 +466,7 @@ impl Member {
 
     /// A new connection with a peer stands on the election port.
     pub fn peer_up(&mut self, now: MonoMs, peer: ServerId) {
+        self.end_quiet(now, peer);
         self.elect(now, election::Input::PeerUp(peer));
     }
 
@@ -488,8 +498,9 @@ impl Member {
                     PeerState::Leading => self.lead(now),
                     _ => self.follow(now, &decision.vote),
                 },
-                // A hint, which the leader's own limits make good on.
-                election::Output::Deserted { .. } => {}
+                election::Output::Settled { voter, on } => {
+                    self.lead_input(now, crate::zab::leader::Input::Settled { voter, on });
+                }
                 election::Output::Adopted(config) => {
                     self.electorate.adopt(config);
                 }
@@ -530,10 +541,11 @@ impl Member {
         if !self.positions.is_flushed() && !hasty {
             return self.flush();
         }
-        if (self.storage.flusher.is_none() && !hasty) || now < self.rest_until {
+        if (self.storage.flusher.is_none() && !hasty) || now < self.may_look_at() {
             return;
         }
         self.role = Role::Looking;
+        self.quiet_until = None;
         let recall = self.recall();
         let forgot = recall == Recall::Lost && !self.broken.is(Rule::ForgetfulPromise);
         let stands = self.electorate.is_voter(self.options.me) && !self.diverged && !forgot;
@@ -550,6 +562,27 @@ impl Member {
     /// All of the log is durable, and nothing is under way.
     fn is_settled(&self) -> bool {
         self.positions.is_flushed() && self.storage.flusher.is_some()
+    }
+
+    fn may_look_at(&self) -> MonoMs {
+        self.quiet_until.map_or(self.rest_until, |until| until.max(self.rest_until))
+    }
+
+    /// M7: this server, which leads, hears no quorum.
+    fn begin_quiet(&mut self, now: MonoMs) {
+        let quiet_ms = self.options.limits.liveness_ms;
+        let lately = |at: MonoMs| now.since(at) < quiet_ms;
+        let heard = self.early.iter().any(|(id, (at, _))| self.electorate.is_voter(*id) && lately(*at));
+        if !heard && !self.broken.is(Rule::DeafLeaderStands) {
+            self.quiet_until = Some(now.plus(quiet_ms));
+        }
+    }
+
+    /// M7: somebody is heard.
+    fn end_quiet(&mut self, now: MonoMs, from: ServerId) {
+        if self.electorate.is_voter(from) && self.quiet_until.take().is_some() {
+            self.settle(now);
+        }
     }
 
     /// Who lost the leader a moment before this server did has said how it votes, and would say it again only after a while.

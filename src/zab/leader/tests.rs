@@ -788,6 +788,137 @@ fn a_silent_quorum_is_a_lost_quorum() {
     assert_eq!(end[1..], [Output::GiveUp(GiveUpReason::QuorumLost(LIMITS.liveness_ms))]);
 }
 
+/// Silence that is noticed by one limit must not wait for a second one.
+#[test]
+fn silence_counts_once() {
+    let lost = Output::GiveUp(GiveUpReason::QuorumLost(LIMITS.liveness_ms));
+    let mut s = Scene::established_five();
+    let begun = s.now;
+    let end = s.wait_hearing(3 * LIMITS.liveness_ms, &[3]);
+    assert_eq!((s.now.since(begun), end.last()), (LIMITS.liveness_ms, Some(&lost)));
+    assert_eq!(end.len(), 4, "three were silent: {end:?}");
+    // One leaves while it is heard, then all others are silent: until then there was a quorum.
+    let mut s = Scene::established_five();
+    s.wait_hearing(400, &[2, 4]);
+    let begun = s.now;
+    s.hear(&[2]);
+    assert_eq!(s.feed(Input::Left(LinkId(4))), []);
+    let end = s.wait_hearing(3 * LIMITS.liveness_ms, &[2]);
+    assert_eq!((s.now.since(begun), end.last()), (LIMITS.liveness_ms, Some(&lost)));
+}
+
+#[test]
+fn peers_that_do_not_answer_probes_count_as_heard_until_their_link_is_gone() {
+    let mut s = Scene::of_three();
+    s.feed(Input::Joined { link: LinkId(2), id: ServerId(2), accepted: Epoch(4), zabra: false });
+    s.feed(Input::Accepted);
+    s.ack_epoch(2);
+    s.feed(Input::Entered);
+    s.synchronise(2);
+    assert_eq!(s.wait_hearing(LIMITS.sync_ms - 1, &[]), []);
+    assert_eq!(s.feed(Input::Left(LinkId(2))), []);
+    assert_eq!(s.wait_hearing(LIMITS.liveness_ms - 1, &[]), []);
+    assert_eq!(s.wait(1), [Output::GiveUp(GiveUpReason::QuorumLost(LIMITS.liveness_ms))]);
+}
+
+#[test]
+fn a_follower_that_connects_again_has_been_heard_until_then() {
+    let mut s = Scene::established_with(2);
+    s.wait_hearing(LIMITS.liveness_ms - 100, &[]);
+    let again = Input::Joined { link: LinkId(7), id: ServerId(2), accepted: Epoch(5), zabra: true };
+    assert_eq!(s.feed(again), [dropped(2, DropReason::Replaced), Output::LeaderInfo(LinkId(7))]);
+    assert_eq!(s.wait_hearing(LIMITS.liveness_ms - 1, &[]), []);
+    assert_eq!(s.wait(1), [Output::GiveUp(GiveUpReason::QuorumLost(LIMITS.liveness_ms))]);
+}
+
+fn settles(voter: i64, on: Option<i64>) -> Input {
+    Input::Settled { voter: ServerId(voter), on: on.map(ServerId) }
+}
+
+/// L8: nobody waits for those who will not come.
+#[test]
+fn a_leader_whose_voters_have_settled_elsewhere_gives_up_at_once() {
+    let end = [Output::GiveUp(GiveUpReason::Elsewhere(ServerId(5)))];
+    let mut s = Scene::of_five();
+    assert_eq!(s.feed(settles(5, Some(5))), []);
+    assert_eq!(s.feed(settles(4, Some(5))), [], "three are left");
+    assert_eq!(s.feed(settles(4, None)), []);
+    assert_eq!(s.feed(settles(3, Some(5))), [], "one has thought better of it");
+    assert_eq!(s.feed(settles(2, Some(5))), end);
+    // Who has joined counts, until it leaves.
+    let mut s = Scene::of_five();
+    s.join(2, 4);
+    s.join(3, 4);
+    for id in [2, 3, 4] {
+        assert_eq!(s.feed(settles(id, Some(5))), []);
+    }
+    assert_eq!(s.feed(settles(5, Some(5))), []);
+    assert_eq!(s.feed(Input::Left(LinkId(3))), end);
+    // What it said before it joined is no more.
+    let mut s = Scene::of_three();
+    s.feed(settles(2, Some(3)));
+    s.join(2, 4);
+    s.feed(Input::Left(LinkId(2)));
+    assert_eq!(s.feed(settles(3, Some(3))), []);
+}
+
+/// R13.
+#[test]
+fn an_established_leader_is_deposed_by_nobody_who_has_settled_elsewhere() {
+    let mut s = Scene::established_with(2);
+    assert_eq!(s.feed(settles(3, Some(3))), []);
+    assert_eq!(s.feed(settles(2, Some(3))), []);
+    assert_eq!(s.wait_hearing(4 * LIMITS.liveness_ms, &[2]), []);
+    assert_eq!(s.feed(Input::Left(LinkId(2))), [], "it may come back");
+}
+
+/// Who has acknowledged the history waits for others without a word, and is not asked for one.
+#[test]
+fn those_who_waited_for_the_epoch_are_not_silent_when_it_begins() {
+    let mut s = Scene::of_five();
+    s.join(2, 4);
+    s.promise(3);
+    s.ack_epoch(2);
+    s.feed(Input::Entered);
+    s.synchronise(2);
+    s.wait(4 * LIMITS.liveness_ms);
+    assert_eq!(s.synchronise(3).len(), 3, "established, and both are told");
+    let out = s.wait(1);
+    assert!(matches!(out[..], [Output::Ping { .. }, Output::Ping { .. }]), "nobody is dropped: {out:?}");
+    assert_eq!(s.wait_hearing(4 * LIMITS.liveness_ms, &[2, 3]), []);
+}
+
+/// The leader was stopped, or had something long to do: answers that it did not look at are no silence.
+#[test]
+fn a_leader_that_looks_again_after_a_pause_waits_for_answers() {
+    let mut s = Scene::established_with(2);
+    s.wait_hearing(LIMITS.probe_ms, &[2]);
+    s.wait_hearing(LIMITS.probe_ms, &[]);
+    let out = s.wait(LIMITS.liveness_ms - 1);
+    assert!(matches!(out[..], [Output::Ping { .. }]), "it asks: {out:?}");
+    s.hear(&[2]);
+    assert_eq!(s.wait_hearing(4 * LIMITS.liveness_ms, &[2]), []);
+    // Without an answer there is no second wait.
+    assert!(matches!(s.wait(LIMITS.liveness_ms - 1)[..], [Output::Ping { .. }]));
+    assert!(matches!(s.wait(LIMITS.probe_ms)[..], [Output::Drop { .. }, Output::GiveUp(_)]));
+}
+
+/// By their own clocks the others have left, and may have another leader.
+#[test]
+fn a_leader_that_looks_again_after_a_long_pause_gives_up_at_once() {
+    let mut s = Scene::established_with(2);
+    s.wait_hearing(LIMITS.probe_ms, &[2]);
+    let pause = LIMITS.probe_ms + LIMITS.liveness_ms;
+    let mut timer_first = Scene { now: s.now, leader: s.leader.clone() };
+    let out = timer_first.wait(pause);
+    assert!(matches!(out[..], [Output::Drop { .. }, Output::GiveUp(_)]), "{out:?}");
+    // What the follower had said before it left is found together with its leaving.
+    s.now = s.now.plus(pause);
+    s.hear(&[2]);
+    let out = s.feed(Input::Left(LinkId(2)));
+    assert!(matches!(out[..], [Output::GiveUp(GiveUpReason::QuorumLost(_))]), "{out:?}");
+}
+
 #[test]
 fn a_follower_that_comes_back_in_time_saves_the_epoch() {
     let mut s = Scene::established_with(2);
