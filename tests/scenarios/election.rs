@@ -11,6 +11,7 @@ scenarios! {
     a_leader_that_reaches_nobody: [4203, 3109], LeaderStays, Stage::of(3);
     a_leader_that_hears_nobody_steps_down: [], SilenceCountsTwice, HASTY;
     a_leader_that_hears_nobody_is_heard: [], DeafLeaderStands, HASTY;
+    a_leader_of_five_hears_one: [], LeaderStays, Stage { voters: 5, ..HASTY };
     voters_settle_elsewhere_while_their_leader_waits: [3109], VainLeaderWaits, PATIENT;
     a_leader_falls_silent_and_its_connections_stand: [4074], SilentLeaderFollowed, Stage::of(3);
     a_state_takes_longer_than_init_limit: [1465, 1697, 2678], LongSyncTakenForDeath, HASTY;
@@ -89,6 +90,18 @@ fn a_leader_that_hears_nobody_is_heard(s: &mut Script<'_>) -> Told {
     s.must("the end of its leadership", STEP_DOWN_MS, |s| !s.leads(old))?;
     s.start(&[2])?;
     s.must("two that serve", 300, |s| s.serves(old) && s.serves(2))
+}
+
+/// The one would pass on to the others how it votes, and they would wait for a leader that they cannot reach.
+fn a_leader_of_five_hears_one(s: &mut Script<'_>) -> Told {
+    s.start_led_by(4, &[0, 1, 2, 3])?;
+    let client = s.client(4)?;
+    s.write_and_wait(client)?;
+    s.until_level(&[0, 1, 2, 3, 4])?;
+    (1..4).for_each(|other| s.cut(4, other));
+    s.must("the end of its leadership", STEP_DOWN_MS, |s| !s.leads(4))?;
+    s.must("another leader", 400, |s| s.leader().is_some())?;
+    s.must("four that serve", 700, |s| (0..4).all(|node| s.serves(node)))
 }
 
 /// ZOOKEEPER-3109: the votes that made a leader were taken back when it counted them.

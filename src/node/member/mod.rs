@@ -10,8 +10,9 @@
 //!   them is not heard (rule R5).
 //! - M5: what is not known to be committed is not applied; what is committed is never cut. A peer that demands it stops this node.
 //! - M6: after a failure of the durable path nothing is said any more (rule R10).
-//! - M7: who has ceased to lead because it hears nobody does not ask to be elected before it hears somebody, or as much time has passed again: what it
-//!   knows is the most there is, and those who hear it and cannot reach it would wait for it (rule R13).
+//! - M7: who has ceased to lead because it hears no quorum neither asks to be elected nor answers in an election before it hears one, or that others
+//!   have settled, or as much time has passed again: what it knows is the most there is, and those who hear of it and cannot reach it would wait for
+//!   it (rule R13).
 //!
 //! Payloads are opaque here. Who makes transactions of requests, and a tree of transactions, is told when it may ([`Output::Serve`]), what came for
 //! it ([`Host`]), and what is committed ([`Member::apply`]).
@@ -24,7 +25,7 @@ mod link;
 mod recent;
 mod rollover;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -280,7 +281,7 @@ pub struct Member {
     /// No leader is looked for before.
     rest_until: MonoMs,
     /// M7.
-    quiet_until: Option<MonoMs>,
+    quiet: Option<Quiet>,
     /// When everything up to here is applied, clients may be served.
     serve_at: Option<Zxid>,
     serving: bool,
@@ -293,6 +294,14 @@ pub struct Member {
     /// Images of the tree that nobody wants any more.
     abandoned: Vec<SnapSource>,
     outputs: VecDeque<Output>,
+}
+
+/// M7.
+#[derive(Debug)]
+struct Quiet {
+    until: MonoMs,
+    /// Heard since a little before, and this server.
+    heard: BTreeSet<ServerId>,
 }
 
 /// [`MemberStorage`] while flushes come and go.
@@ -325,7 +334,7 @@ impl Member {
             link_last: 0,
             early: BTreeMap::new(),
             rest_until: now,
-            quiet_until: None,
+            quiet: None,
             serve_at: None,
             serving: false,
             epoch_seen: Epoch(0),
@@ -414,7 +423,7 @@ impl Member {
     /// What this server does in the election's eyes.
     #[must_use]
     pub fn peer_state(&self) -> PeerState {
-        match self.quiet_until {
+        match self.quiet {
             Some(_) => PeerState::Looking,
             None => self.election.state().unwrap_or(PeerState::Looking),
         }
@@ -454,7 +463,10 @@ impl Member {
 
     /// A peer said something on the election port.
     pub fn notice(&mut self, now: MonoMs, from: ServerId, notice: Notice) {
-        self.end_quiet(now, from);
+        if self.keeps_quiet(now, from, notice.state != PeerState::Looking) {
+            self.early.insert(from, (now, notice));
+            return;
+        }
         if notice.state == PeerState::Looking && !matches!(self.role, Role::Looking) {
             self.early.insert(from, (now, notice.clone()));
             if self.broken.is(Rule::DeposedByNotice) {
@@ -466,7 +478,7 @@ impl Member {
 
     /// A new connection with a peer stands on the election port.
     pub fn peer_up(&mut self, now: MonoMs, peer: ServerId) {
-        self.end_quiet(now, peer);
+        self.keeps_quiet(now, peer, false);
         self.elect(now, election::Input::PeerUp(peer));
     }
 
@@ -545,7 +557,7 @@ impl Member {
             return;
         }
         self.role = Role::Looking;
-        self.quiet_until = None;
+        self.quiet = None;
         let recall = self.recall();
         let forgot = recall == Recall::Lost && !self.broken.is(Rule::ForgetfulPromise);
         let stands = self.electorate.is_voter(self.options.me) && !self.diverged && !forgot;
@@ -565,24 +577,29 @@ impl Member {
     }
 
     fn may_look_at(&self) -> MonoMs {
-        self.quiet_until.map_or(self.rest_until, |until| until.max(self.rest_until))
+        self.quiet.as_ref().map_or(self.rest_until, |quiet| quiet.until.max(self.rest_until))
     }
 
     /// M7: this server, which leads, hears no quorum.
     fn begin_quiet(&mut self, now: MonoMs) {
         let quiet_ms = self.options.limits.liveness_ms;
-        let lately = |at: MonoMs| now.since(at) < quiet_ms;
-        let heard = self.early.iter().any(|(id, (at, _))| self.electorate.is_voter(*id) && lately(*at));
-        if !heard && !self.broken.is(Rule::DeafLeaderStands) {
-            self.quiet_until = Some(now.plus(quiet_ms));
+        let lately = self.early.iter().filter(|(_, (at, _))| now.since(*at) < quiet_ms);
+        let heard: BTreeSet<ServerId> = lately.map(|(id, _)| *id).chain([self.options.me]).collect();
+        if !self.electorate.contains_quorum(&heard) && !self.broken.is(Rule::DeafLeaderStands) {
+            self.quiet = Some(Quiet { until: now.plus(quiet_ms), heard });
         }
     }
 
-    /// M7: somebody is heard.
-    fn end_quiet(&mut self, now: MonoMs, from: ServerId) {
-        if self.electorate.is_voter(from) && self.quiet_until.take().is_some() {
+    /// M7: a peer is heard, which says that there is a leader.
+    fn keeps_quiet(&mut self, now: MonoMs, peer: ServerId, settled: bool) -> bool {
+        let Some(quiet) = &mut self.quiet else { return false };
+        quiet.heard.insert(peer);
+        let is_voter = self.electorate.is_voter(peer);
+        if (settled && is_voter) || self.electorate.contains_quorum(&quiet.heard) {
+            self.quiet = None;
             self.settle(now);
         }
+        self.quiet.is_some()
     }
 
     /// Who lost the leader a moment before this server did has said how it votes, and would say it again only after a while.
