@@ -27,5 +27,5 @@ pub use recover::{
     TruncateError, rebuild, recover,
 };
 pub use reply::{Served, put_session_fault, put_unimplemented, put_write_reply, serve_auth, serve_sasl};
-pub use snap_stream::{Feed, SnapProgress, SnapSink, SnapSource, SnapStreamError};
+pub use snap_stream::{Feed, SnapEnd, SnapProgress, SnapSink, SnapSource, SnapStreamError};
 pub use snapshot::{SharedTree, SnapshotFailed, SnapshotOptions, SnapshotTask};

@@ -35,6 +35,7 @@ use crate::tree::{Tree, TreeOptions};
 
 pub use dir::{AnnounceError, NodeDir, ResetError, TruncateError};
 pub use error::{RecoverError, SnapshotFault};
+pub(in crate::node) use load::SteppedLoad;
 pub use replay::Replay;
 pub use set_aside::DAMAGED_PREFIX;
 

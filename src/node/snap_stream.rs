@@ -18,14 +18,17 @@
 //! - SS4: what is received is not believed: no length before its bytes are there, nothing beyond its limit, no node that does not hang in
 //!   the tree. An error leaves nothing behind but the error.
 //! - SS5: receiving looks at every byte a constant number of times, however it is cut.
+//! - SS6: what is received is a snapshot on the disk before it is a tree in memory ([`StateFile`]).
 //!
 //! Who sends what to whom, and when, is `zab`'s business. Facts: ZooKeeper's `SerializeUtils`, `DataTree`, `ReferenceCountedACLCache`.
 
 mod sink;
 mod source;
+mod state;
 
-pub use sink::{Feed, SnapProgress, SnapSink, SnapStreamError};
+pub use sink::{Feed, SnapEnd, SnapProgress, SnapSink, SnapStreamError};
 pub use source::SnapSource;
+pub use state::{Fed, StateFailed, StateFile, WholeState};
 
 /// In place of a path: behind the last node.
 const END: &str = "/";

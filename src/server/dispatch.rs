@@ -477,6 +477,10 @@ impl<'a> Dispatch<'a> {
         let latency_us = micros(now.elapsed());
         let (mut consumed, mut count, mut stop, mut last) = (0, 0, None, None);
         let tree = shared.tree.read();
+        if self.conn.is_killed() {
+            // Perhaps because the tree has gone: what stands in its place answers nothing.
+            return (0, Some(Progress::Close("this server has stopped serving")));
+        }
         let held_since = Instant::now();
         let soft = self.conn.outbox_bytes_soft();
         self.conn.put(|out| {

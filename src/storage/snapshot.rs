@@ -35,7 +35,7 @@ pub use self::read::SnapshotReader;
 pub use self::retention::{HeldSnapshot, Retention, RetentionPlan, plan_retention};
 pub use self::store::{Newest, Skipped, SnapshotEntry, SnapshotStore};
 pub use self::verify::{VerifyReport, verify};
-pub use self::write::{SnapshotMeta, SnapshotWriter};
+pub use self::write::{Reserved, SnapshotMeta, SnapshotWriter};
 
 /// What is known of a complete snapshot without reading its chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]

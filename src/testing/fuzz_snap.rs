@@ -4,8 +4,8 @@ use parking_lot::RwLock;
 
 use super::world::{World, body};
 use crate::base::Zxid;
-use crate::node::{Feed, PrepareOptions, SnapSink, SnapSource, SnapStreamError};
-use crate::tree::{Fired, Tree, TreeOptions};
+use crate::node::{Feed, PrepareOptions, SnapEnd, SnapSink, SnapSource, SnapStreamError};
+use crate::tree::{ChunkKind, Fired, Loader, Tree, TreeOptions};
 use crate::wire::OpCode;
 use crate::wire::txn::{Proposal, Txn, TxnHeader, kind};
 
@@ -59,31 +59,60 @@ fn send(tree: &RwLock<Tree>) -> Vec<u8> {
     stream
 }
 
-/// The tree that `stream` is of, fed in pieces; checks that every hint is kept to and worth waiting for.
+/// The tree that `stream` is of, fed in pieces; checks that every hint is kept to and worth waiting for, and that what is taken loads.
 fn receive(stream: &[u8], zxid: Zxid, piece: usize) -> Option<Tree> {
-    let mut sink = SnapSink::new(zxid, TreeOptions { extended_types: true, ..TreeOptions::default() });
+    let options = TreeOptions { extended_types: true, ..TreeOptions::default() };
+    let (mut sink, mut chunks) = (SnapSink::new(zxid, options, 300), Vec::new());
     let (mut from, mut to, mut needed) = (0, 0, 0);
     while to < stream.len() {
         to = stream.len().min(to + piece);
-        if to - from < needed {
-            continue;
-        }
-        match sink.feed(&stream[from..to]).ok()? {
-            Feed::Done { .. } => return sink.finish().ok(),
-            Feed::More { consumed, need } => {
-                assert!(
-                    consumed > 0 || needed == 0 || need > needed,
-                    "it comes further with what it asked for"
-                );
-                from += consumed;
-                needed = need;
-                assert!(need > to - from);
+        while to - from >= needed {
+            match sink.feed(&stream[from..to]).ok()? {
+                Feed::Done { .. } => {
+                    drain(&mut sink, &mut chunks);
+                    return sink.finish().ok().map(|end| load(&end, &chunks, options));
+                }
+                Feed::Chunk { consumed } => {
+                    from += consumed;
+                    // It goes on where it was.
+                    needed = 0;
+                    drain(&mut sink, &mut chunks);
+                    assert_eq!(sink.chunk(), None);
+                }
+                Feed::More { consumed, need } => {
+                    assert!(
+                        consumed > 0 || needed == 0 || need > needed,
+                        "it comes further with what it asked for"
+                    );
+                    from += consumed;
+                    needed = need;
+                    assert!(need > to - from);
+                }
             }
+            assert_eq!(sink.progress().bytes, from as u64);
         }
-        assert_eq!(sink.progress().bytes, from as u64);
     }
     assert_eq!(sink.finish().unwrap_err(), SnapStreamError::Incomplete);
     None
+}
+
+fn drain(sink: &mut SnapSink, chunks: &mut Vec<(ChunkKind, Vec<u8>)>) {
+    while let Some((kind, bytes)) = sink.chunk() {
+        chunks.push((kind, bytes.to_vec()));
+        sink.taken(kind);
+    }
+}
+
+fn load(end: &SnapEnd, chunks: &[(ChunkKind, Vec<u8>)], options: TreeOptions) -> Tree {
+    let loader = Loader::new(options);
+    loader.chunk(ChunkKind::Header, &end.header).expect("a header");
+    chunks.iter().for_each(|(kind, bytes)| loader.chunk(*kind, bytes).expect("what was taken loads"));
+    let mut tree = loader.finish().expect("what was taken loads");
+    assert_eq!(tree.digest(), end.digest);
+    if end.zxid_end > tree.applied() {
+        tree.count_usage();
+    }
+    tree
 }
 
 /// Ends all sessions, those that are only owners of nodes too.

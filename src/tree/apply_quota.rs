@@ -79,6 +79,13 @@ impl Tree {
         self.replace_data(slot, &path, Some(stats), |_| {});
     }
 
+    /// Counts afresh what is used of every quota, as ZooKeeper does whenever it loads: for nodes of different times, where nobody knows which
+    /// are counted.
+    pub fn count_usage(&mut self) {
+        let roots: Vec<String> = self.quotas.iter().map(str::to_owned).collect();
+        roots.iter().for_each(|root| self.quota_recount(root));
+    }
+
     /// Quota roots of loaded nodes (Q3).
     pub(super) fn find_quota_roots(&mut self) {
         let Some(top) = self.slot_of(QUOTA_ROOT) else { return };

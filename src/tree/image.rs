@@ -11,15 +11,20 @@
 //!
 //! The layout of the chunks is in `src/docs/tree.md`; the reader is [`super::Loader`]. Little-endian throughout.
 
+mod builder;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
 
+use super::loader::ImageNode;
 use super::node::Node;
 use super::slab::{NIL, PAGE_SLOTS};
-use super::{AclId, Tree};
+use super::{AclId, Tree, TreeOptions};
 use crate::base::{SessionId, Zxid};
 use crate::wire::{AclVec, StatPersisted};
+
+pub use builder::{ImageBuilder, Misplaced};
 
 /// Slots looked at in one step: free ones cost a few nanoseconds each.
 const SLOTS_PER_STEP_MAX: u32 = 16 * PAGE_SLOTS;
@@ -128,7 +133,7 @@ impl Active {
             let mut bytes = Vec::new();
             if let Some(node) = node {
                 bytes.reserve_exact(NODE_HEAD_BYTES + node.name().len() + node.data_len());
-                put_node(&mut bytes, slot, node);
+                put_live(&mut bytes, slot, node);
             }
             bytes.into_boxed_slice()
         });
@@ -270,22 +275,15 @@ impl Tree {
 
     fn image_header(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_BYTES + self.digest_log.len() * DIGEST_BYTES);
-        out.extend_from_slice(&VERSION.to_le_bytes());
-        for v in [self.applied.0, self.digest, self.slab.len() as u64, self.data_bytes] {
-            out.extend_from_slice(&v.to_le_bytes());
-        }
         let counts = [self.slab.pages_live(), self.acls.len(), self.owners.sessions.len()];
-        for v in counts {
-            out.extend_from_slice(&(v as u32).to_le_bytes());
-        }
-        let flags = u32::from(self.options.extended_types) | u32::from(self.options.emulate_353_ttl) << 1;
-        out.extend_from_slice(&flags.to_le_bytes());
-        out.extend_from_slice(&(self.digest_log.len() as u32).to_le_bytes());
-        debug_assert_eq!(out.len(), HEADER_BYTES);
-        for (zxid, digest) in &self.digest_log {
-            out.extend_from_slice(&zxid.0.to_le_bytes());
-            out.extend_from_slice(&digest.to_le_bytes());
-        }
+        let fields = HeaderFields {
+            zxid: self.applied,
+            digest: self.digest,
+            nodes: self.slab.len() as u64,
+            data_bytes: self.data_bytes,
+            counts: counts.map(|count| count as u32),
+        };
+        put_header(&mut out, &fields, &self.options, self.digest_log.iter().copied());
         out
     }
 
@@ -387,7 +385,7 @@ impl Tree {
                 out.extend_from_slice(&was);
                 nodes += 1;
             } else if let Some(node) = self.slab.get_live(slot) {
-                put_node(out, slot, node);
+                put_live(out, slot, node);
                 nodes += 1;
                 is_quiet_parent |= node.family != NIL && node.cversion() == 0;
             }
@@ -416,7 +414,7 @@ impl Tree {
         if let Some(was) = progress.nodes.get(&slot) {
             out.extend_from_slice(was);
         } else if let Some(node) = self.slab.get_live(slot) {
-            put_node(out, slot, node);
+            put_live(out, slot, node);
         }
         out.len() > before
     }
@@ -488,16 +486,56 @@ fn put_acl(out: &mut Vec<u8>, id: u32, list: &[u8]) {
     }
 }
 
-fn put_node(out: &mut Vec<u8>, slot: u32, node: &Node) {
+/// What the header says beside options and digest log.
+struct HeaderFields {
+    zxid: Zxid,
+    digest: u64,
+    nodes: u64,
+    data_bytes: u64,
+    /// Pages, ACLs, sessions.
+    counts: [u32; 3],
+}
+
+fn put_header(
+    out: &mut Vec<u8>,
+    fields: &HeaderFields,
+    options: &TreeOptions,
+    digest_log: impl IntoIterator<Item = (Zxid, u64), IntoIter: ExactSizeIterator>,
+) {
+    let (start, digest_log) = (out.len(), digest_log.into_iter());
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    for v in [fields.zxid.0, fields.digest, fields.nodes, fields.data_bytes] {
+        out.extend_from_slice(&v.to_le_bytes());
+    }
+    for v in fields.counts {
+        out.extend_from_slice(&v.to_le_bytes());
+    }
+    let flags = u32::from(options.extended_types) | u32::from(options.emulate_353_ttl) << 1;
+    out.extend_from_slice(&flags.to_le_bytes());
+    out.extend_from_slice(&(digest_log.len() as u32).to_le_bytes());
+    debug_assert_eq!(out.len() - start, HEADER_BYTES);
+    for (zxid, digest) in digest_log {
+        out.extend_from_slice(&zxid.0.to_le_bytes());
+        out.extend_from_slice(&digest.to_le_bytes());
+    }
+}
+
+fn put_live(out: &mut Vec<u8>, slot: u32, node: &Node) {
+    let (parent, acl, name, data) = (node.parent, node.acl.0, node.name(), node.data());
     let stat = node.persisted();
-    let (name, data) = (node.name(), node.data());
+    put_node(out, &ImageNode { slot, parent, acl, name, data, stat }, node.content_crc);
+}
+
+#[inline]
+fn put_node(out: &mut Vec<u8>, node: &ImageNode<'_>, content_crc: u32) {
+    let stat = &node.stat;
     let mut head = [0; NODE_HEAD_BYTES];
     let mut at = 0;
     let mut put = |bytes: &[u8]| {
         head[at..at + bytes.len()].copy_from_slice(bytes);
         at += bytes.len();
     };
-    for v in [slot, node.parent, node.acl.0, node.content_crc] {
+    for v in [node.slot, node.parent, node.acl, content_crc] {
         put(&v.to_le_bytes());
     }
     for v in [stat.czxid, stat.mzxid, stat.pzxid, stat.ctime, stat.mtime, stat.ephemeral_owner] {
@@ -506,10 +544,10 @@ fn put_node(out: &mut Vec<u8>, slot: u32, node: &Node) {
     for v in [stat.version, stat.cversion, stat.aversion] {
         put(&v.to_le_bytes());
     }
-    put(&(name.len() as u32).to_le_bytes());
-    put(&data.map_or(NULL_DATA, |data| data.len() as u32).to_le_bytes());
+    put(&(node.name.len() as u32).to_le_bytes());
+    put(&node.data.map_or(NULL_DATA, |data| data.len() as u32).to_le_bytes());
     debug_assert_eq!(at, NODE_HEAD_BYTES);
     out.extend_from_slice(&head);
-    out.extend_from_slice(name);
-    out.extend_from_slice(data.unwrap_or_default());
+    out.extend_from_slice(node.name);
+    out.extend_from_slice(node.data.unwrap_or_default());
 }

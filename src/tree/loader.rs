@@ -7,7 +7,7 @@
 //! - L3: slots keep their place within their page, pages are numbered afresh without gaps: links hold, and nothing is sorted.
 //! - L4: the tree that comes out has recomputed paths, content CRCs, counts and digest, and they are those of the header.
 
-mod builder;
+mod finish;
 mod parts;
 
 use std::collections::BTreeMap;
@@ -19,16 +19,14 @@ use parking_lot::{Mutex, RwLock};
 use super::image::{
     ACL_HEAD_BYTES, DIGEST_BYTES, HEADER_BYTES, NODE_HEAD_BYTES, NULL_DATA, SESSION_BYTES, VERSION,
 };
-use super::maps::{self, Map};
 use super::node::Node;
-use super::slab::{NIL, PAGE_SLOTS, PAGES_MAX, Page, Slab};
-use super::{AclId, ChunkKind, DIGEST_LOG_MAX, Owner, ROOT, Tree, TreeOptions};
-use crate::base::checksum::crc32_continue;
+use super::slab::{PAGE_SLOTS, PAGES_MAX, Page};
+use super::{AclId, ChunkKind, DIGEST_LOG_MAX, ROOT, Tree, TreeOptions};
 use crate::base::{SessionId, Zxid};
 use crate::wire::jute::Reader;
 use crate::wire::{AclVec, StatPersisted};
 
-pub use builder::{Misplaced, TreeBuilder};
+pub use finish::Finishing;
 pub use parts::{ImageNode, image_acls, image_sessions};
 
 /// Why an image cannot be loaded.
@@ -224,214 +222,24 @@ impl Loader {
 
     /// The tree, if the image is whole and consistent (L4).
     pub fn finish(self) -> Result<Tree, ImageError> {
+        let mut finishing = self.finishing()?;
+        while finishing.step(usize::MAX)? {}
+        finishing.finish()
+    }
+
+    /// The same in steps: all chunks have been taken.
+    pub fn finishing(self) -> Result<Finishing, ImageError> {
         let header = self.header.into_inner().ok_or(ImageError::Order { kind: ChunkKind::Nodes })?;
         let acls = self.acls.into_inner();
         let sessions = self.sessions.into_inner();
         count("ACLs", header.acls.into(), acls.len() as u64)?;
         count("sessions", header.sessions.into(), sessions.len() as u64)?;
-        let (numbers, slab) = into_slab(self.pages.into_inner());
-        count("pages", header.pages.into(), numbers.len() as u64)?;
-        count("nodes", header.nodes, slab.len() as u64)?;
-        let mut tree = Tree::bare(self.options, slab, header.nodes as usize);
-        for (session, timeout_ms) in sessions {
-            tree.owners.sessions.insert(session, timeout_ms);
-        }
-        count("different sessions", header.sessions.into(), tree.owners.sessions.len() as u64)?;
-        let mut finish = Finish { tree, numbers, acls: Map::with_hasher(maps::state(self.options.seed)) };
-        finish.intern_acls(&acls)?;
-        finish.link_all()?;
-        finish.check_contents(header.nodes)?;
-        finish.into_tree(header)
+        Finishing::begin(self.options, header, self.pages.into_inner(), &acls, sessions)
     }
 }
 
 fn count(what: &'static str, expected: u64, found: u64) -> Result<(), ImageError> {
     if expected == found { Ok(()) } else { Err(ImageError::Count { what, expected, found }) }
-}
-
-/// Pages by their old numbers -> those numbers in order, and the pages in a row.
-fn into_slab(pages: BTreeMap<u32, Arc<Mutex<Page>>>) -> (Vec<u32>, Slab) {
-    let numbers = pages.keys().copied().collect();
-    let unwrap = |page: Arc<Mutex<Page>>| {
-        Arc::into_inner(page).expect("no chunk is being taken any more").into_inner()
-    };
-    (numbers, Slab::from_pages(pages.into_values().map(unwrap).collect()))
-}
-
-/// The second half of loading: all nodes are there, nothing is tied together.
-struct Finish {
-    tree: Tree,
-    /// Old numbers of the pages, in the order of their new numbers.
-    numbers: Vec<u32>,
-    /// From ACL ids of the image to those of the tree.
-    acls: Map<u32, AclId>,
-}
-
-impl Finish {
-    fn intern_acls(&mut self, acls: &[(u32, Box<[u8]>)]) -> Result<(), ImageError> {
-        for (id, list) in acls {
-            let acl = self.tree.acls.intern(AclVec::of_encoded(list));
-            if self.acls.insert(*id, acl).is_some() {
-                let found = u64::from(*id);
-                return Err(ImageError::Value { kind: ChunkKind::Acls, at: 0, what: "repeated id", found });
-            }
-        }
-        Ok(())
-    }
-
-    /// Slot in the image -> slot in the tree, if its page is there.
-    fn renumber(&self, slot: u32) -> Option<u32> {
-        let no = slot / PAGE_SLOTS;
-        if self.numbers.get(no as usize) == Some(&no) {
-            return Some(slot);
-        }
-        let new = self.numbers.binary_search(&no).ok()? as u32;
-        Some(new * PAGE_SLOTS + slot % PAGE_SLOTS)
-    }
-
-    /// Slot in the tree -> slot in the image, for errors.
-    fn original(&self, slot: u32) -> u32 {
-        self.numbers[(slot / PAGE_SLOTS) as usize] * PAGE_SLOTS + slot % PAGE_SLOTS
-    }
-
-    fn link_all(&mut self) -> Result<(), ImageError> {
-        let root = self.tree.slab.get_live(ROOT).filter(|node| node.parent == NIL && node.name().is_empty());
-        if root.is_none() || self.numbers.first() != Some(&0) {
-            return Err(ImageError::Link { slot: ROOT, what: "is not the root" });
-        }
-        // From the last to the first: lists then run upwards through memory, as the walks over them like it.
-        for slot in (0..self.tree.slab.slot_bound()).rev() {
-            let Some(node) = self.tree.slab.get_live(slot) else { continue };
-            let (parent, acl, owner) = (node.parent, node.acl, node.owner_raw());
-            let fail = |what| ImageError::Link { slot: self.original(slot), what };
-            let acl = *self.acls.get(&acl.0).ok_or_else(|| fail("has an ACL that is not there"))?;
-            let parent = if slot == ROOT {
-                NIL
-            } else {
-                let parent =
-                    self.renumber(parent).filter(|parent| self.tree.slab.get_live(*parent).is_some());
-                parent.ok_or_else(|| fail("has a parent that is not there"))?
-            };
-            self.tie(slot, parent, acl, owner)?;
-        }
-        Ok(())
-    }
-
-    fn tie(&mut self, slot: u32, parent: u32, acl: AclId, owner: i64) -> Result<(), ImageError> {
-        let tree = &mut self.tree;
-        let node = tree.slab.get_mut(slot);
-        (node.parent, node.acl) = (parent, acl);
-        tree.acls.reuse(acl);
-        tree.owners.add(slot, Owner::decode(owner, &tree.options));
-        if slot == ROOT {
-            return Ok(());
-        }
-        if !tree.index.insert(&tree.slab, slot) {
-            let slot = self.original(slot);
-            return Err(ImageError::Link { slot, what: "has a sibling of the same name" });
-        }
-        tree.link(parent, slot);
-        Ok(())
-    }
-
-    /// Walks down from the root with the path's CRC and length in hand: whatever is not reached hangs on a cycle.
-    fn check_contents(&mut self, nodes: u64) -> Result<(), ImageError> {
-        let mut above = vec![Above::of(&self.tree, ROOT, 0, 0, true)];
-        self.check_node(ROOT, 0, 1, true)?;
-        let mut reached = 1;
-        while let Some(parent) = above.last_mut() {
-            let slot = parent.next;
-            if slot == NIL {
-                let done = above.pop().expect("there is a last one");
-                self.count_below(&done, above.last_mut());
-                continue;
-            }
-            let node = self.tree.slab.get(slot);
-            parent.next = node.next;
-            let crc = crc32_continue(crc32_continue(parent.crc, b"/"), node.name());
-            let len = parent.len + 1 + node.name().len();
-            // Below the root, `/zookeeper` is the first whose children do not count.
-            let counts = parent.counts;
-            let counts_below = counts && !(node.parent == ROOT && node.name() == b"zookeeper");
-            parent.nodes += 1;
-            parent.bytes += node.data_len() as u64;
-            if node.family != NIL {
-                above.push(Above::of(&self.tree, slot, crc, len, counts_below));
-            }
-            self.check_node(slot, crc, len, counts)?;
-            reached += 1;
-        }
-        count("nodes below the root", nodes, reached)
-    }
-
-    /// All below a node is seen: counts it there and one above.
-    fn count_below(&mut self, done: &Above, parent: Option<&mut Above>) {
-        let family = self.tree.slab.get(done.slot).family;
-        if family != NIL {
-            let family = self.tree.families.get_mut(family);
-            (family.nodes, family.bytes) = (done.nodes, done.bytes);
-        }
-        if let Some(parent) = parent {
-            parent.nodes += done.nodes;
-            parent.bytes += done.bytes;
-        }
-    }
-
-    fn check_node(
-        &mut self,
-        slot: u32,
-        path_crc: u32,
-        path_len: usize,
-        counts: bool,
-    ) -> Result<(), ImageError> {
-        let node = self.tree.slab.get(slot);
-        let found = crc32_continue(path_crc, node.data().unwrap_or_default());
-        if found != node.content_crc {
-            let expected = node.content_crc;
-            return Err(ImageError::Content { slot: self.original(slot), expected, found });
-        }
-        let digest = if counts { u64::from(node.digest()) } else { 0 };
-        self.tree.data_bytes += (path_len + node.data_len()) as u64;
-        self.tree.digest = self.tree.digest.wrapping_add(digest);
-        Ok(())
-    }
-
-    fn into_tree(self, header: Header) -> Result<Tree, ImageError> {
-        let Finish { mut tree, acls, .. } = self;
-        // Interning counted a use of its own.
-        for acl in acls.into_values() {
-            tree.acls.release(acl);
-        }
-        tree.find_quota_roots();
-        tree.applied = header.zxid;
-        tree.digest_log = header.digest_log.into();
-        count("bytes of paths and data", header.data_bytes, tree.data_bytes)?;
-        if tree.digest != header.digest {
-            return Err(ImageError::Digest { expected: header.digest, found: tree.digest });
-        }
-        Ok(tree)
-    }
-}
-
-/// An ancestor of the node being looked at.
-struct Above {
-    slot: u32,
-    /// Its next child to be looked at.
-    next: u32,
-    /// CRC and length of its path; the root's path is empty here.
-    crc: u32,
-    len: usize,
-    /// Do its children count in the digest?
-    counts: bool,
-    /// Nodes below it seen so far, and the bytes of their data.
-    nodes: u32,
-    bytes: u64,
-}
-
-impl Above {
-    fn of(tree: &Tree, slot: u32, crc: u32, len: usize, counts: bool) -> Above {
-        Above { slot, next: tree.first_child(slot), crc, len, counts, nodes: 0, bytes: 0 }
-    }
 }
 
 fn read_header(bytes: &[u8]) -> Result<Header, ImageError> {

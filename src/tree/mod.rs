@@ -34,8 +34,8 @@ use parking_lot::Mutex;
 
 pub use acls::AclId;
 pub use fired::{DigestMismatch, Fired, Firing};
-pub use image::{ChunkKind, IMAGES_MAX, Image, ImageParts, ImageRest};
-pub use loader::{ImageError, ImageNode, Loader, Misplaced, TreeBuilder, image_acls, image_sessions};
+pub use image::{ChunkKind, IMAGES_MAX, Image, ImageBuilder, ImageParts, ImageRest, Misplaced};
+pub use loader::{Finishing, ImageError, ImageNode, Loader, image_acls, image_sessions};
 pub use node::{NodeRef, Owner};
 pub use quota::{Quota, QuotaLimits};
 pub use watch::{WatchKind, WatchLimit, WatchLimits, WatchMode, WatchSummary};

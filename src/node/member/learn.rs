@@ -1,20 +1,13 @@
 //! The learner's side: what its machine decides becomes packets and changes of the durable history, and packets of the leader become its inputs.
 
-use std::sync::Arc;
-
-use parking_lot::RwLock;
-
+use super::install::Install;
 use super::recent::Recent;
 use super::{FULL_DISK_REST_MS, Host, Member, MemberError, Output, Received, Role, StopReason};
-use crate::base::{Epoch, MonoMs, ServerId, WallMs, Zxid};
+use crate::base::{Epoch, MonoMs, ServerId, Zxid};
 use crate::election;
-use crate::node::snap_stream::{Feed, SnapSink};
-use crate::node::{SnapshotOptions, SnapshotTask};
 use crate::storage::log::format::record_bytes;
 use crate::storage::log::{Group, LogError, RecordKind};
-use crate::storage::snapshot::LEVEL_DEFAULT;
 use crate::storage::superblock::Recall;
-use crate::tree::Tree;
 use crate::wire::quorum::{AuthId, PacketKind, PacketLimits, QuorumPacket, Step, put_request};
 use crate::wire::quorum_payload::{
     ForwardedRequest, LearnerInfo, PROTOCOL_VERSION, Touch, put_ack_epoch, read_leader_info,
@@ -35,9 +28,6 @@ const RETRY_MS_MAX: u64 = 200;
 /// Attempts before another election, as ZooKeeper's learners make.
 const ATTEMPTS_MAX: u32 = 5;
 
-/// Chunks of a received state written under one call.
-const CHUNKS_PER_STEP: usize = 4;
-
 /// One attachment to a leader.
 #[derive(Debug)]
 pub(super) struct Learning {
@@ -49,24 +39,11 @@ pub(super) struct Learning {
     pub(super) learner: Learner,
     /// Received, not appended yet.
     received: Group,
-    install: Option<Install>,
+    pub(super) install: Option<Install>,
     /// In step, and not serving in the leader's epoch yet.
     enters: bool,
     /// The leader's next epoch waits for a flush.
     pub(super) held_for_flush: bool,
-}
-
-/// A state on its way.
-#[derive(Debug)]
-enum Install {
-    Receiving(Box<SnapSink>),
-    /// All there; waits until nobody else is busy with snapshots.
-    Received(Box<Tree>),
-    /// It becomes a snapshot, behind which the log begins anew (rule R7).
-    Writing {
-        tree: Box<RwLock<Tree>>,
-        task: Box<SnapshotTask>,
-    },
 }
 
 impl Learning {
@@ -92,9 +69,6 @@ impl Learning {
 
     pub(super) fn end(self, recent: &mut Recent) {
         recent.give_back(self.received);
-        if let Some(Install::Writing { tree, task }) = self.install {
-            task.abort(&*tree);
-        }
     }
 }
 
@@ -196,9 +170,7 @@ impl Member {
             }
             Decision::Truncate { to } => return Ok(Some(Input::Truncated { last: self.truncate(to)? })),
             Decision::Receive { zxid } => {
-                let sink = Box::new(SnapSink::new(zxid, self.options.tree));
-                let Role::Learning(learning) = &mut self.role else { return Ok(None) };
-                learning.install = Some(Install::Receiving(sink));
+                self.begin_receiving(now, zxid)?;
             }
             Decision::Enter(epoch) => {
                 assert!(self.storage.dir.superblock().epoch_accepted >= epoch, "promised before");
@@ -424,125 +396,5 @@ impl Member {
         let Role::Learning(learning) = &self.role else { return };
         let link = learning.link;
         self.put(link, PacketKind::Ping, Zxid::from_wire(token), |out| host.put_touches(out));
-    }
-
-    // --- A whole state ---
-
-    /// Takes bytes of a state; `None` when it ends the attachment.
-    fn receive_state(&mut self, now: MonoMs, bytes: &[u8]) -> Option<usize> {
-        let Role::Learning(learning) = &mut self.role else { return None };
-        let Some(Install::Receiving(sink)) = &mut learning.install else { return None };
-        match sink.feed(bytes) {
-            Ok(Feed::More { consumed, .. }) => Some(consumed),
-            Ok(Feed::Done { consumed }) => {
-                let Some(Install::Receiving(sink)) = learning.install.take() else { return None };
-                match sink.finish() {
-                    Ok(tree) => {
-                        learning.install = Some(Install::Received(Box::new(tree)));
-                        Some(consumed)
-                    }
-                    Err(error) => {
-                        self.look(now, StopReason::BadState(Arc::new(error)));
-                        None
-                    }
-                }
-            }
-            Err(error) => {
-                self.look(now, StopReason::BadState(Arc::new(error)));
-                None
-            }
-        }
-    }
-
-    /// A state of the leader is on its way into this server's history, or will have to come because the tree here differs: nobody else may take,
-    /// remove or purge anything by snapshots. One of a tree that differs would be what the next start begins with.
-    #[must_use]
-    pub fn is_receiving_state(&self) -> bool {
-        self.diverged || matches!(&self.role, Role::Learning(learning) if learning.install.is_some())
-    }
-
-    /// Writes some of a received state; true when there is more to do at once. `alone`: nobody else is busy with snapshots.
-    pub(super) fn install_step(&mut self, now: MonoMs, alone: bool) -> bool {
-        let Role::Learning(learning) = &mut self.role else { return false };
-        let result = match learning.install.take() {
-            Some(Install::Received(tree)) if alone => self.begin_install(now, *tree),
-            Some(Install::Writing { tree, task }) => self.write_state(now, tree, task),
-            other => {
-                let waits = matches!(other, Some(Install::Received(_)));
-                learning.install = other;
-                return waits;
-            }
-        };
-        result.unwrap_or_else(|error| {
-            self.fail(error);
-            false
-        })
-    }
-
-    /// R7: announced, a snapshot, durable and read back, then the log, then memory.
-    fn begin_install(&mut self, now: MonoMs, tree: Tree) -> Result<bool, MemberError> {
-        let zxid = tree.applied();
-        let tree = Box::new(RwLock::new(tree));
-        if !self.storage.dir.announce_state(&self.storage.snapshots, zxid)? {
-            // It is here already, whole.
-            self.install(now, *tree, zxid)?;
-            return Ok(false);
-        }
-        let options = SnapshotOptions {
-            node_id: self.node_id(),
-            // When it was received is nobody's concern; pure code has no clock.
-            created: WallMs(0),
-            level: LEVEL_DEFAULT,
-            chunk_bytes: self.options.snapshot_chunk_bytes,
-        };
-        let task = Box::new(SnapshotTask::begin(&*tree, &self.storage.snapshots, &options)?);
-        let Role::Learning(learning) = &mut self.role else { return Ok(false) };
-        learning.install = Some(Install::Writing { tree, task });
-        Ok(true)
-    }
-
-    fn write_state(
-        &mut self,
-        now: MonoMs,
-        tree: Box<RwLock<Tree>>,
-        mut task: Box<SnapshotTask>,
-    ) -> Result<bool, MemberError> {
-        for _ in 0..CHUNKS_PER_STEP {
-            if !task.step(&*tree)? {
-                let zxid = task.finish(&*tree, &self.storage.snapshots)?.zxid;
-                self.install(now, *tree, zxid)?;
-                return Ok(false);
-            }
-        }
-        let Role::Learning(learning) = &mut self.role else { return Ok(false) };
-        learning.install = Some(Install::Writing { tree, task });
-        Ok(true)
-    }
-
-    fn install(&mut self, now: MonoMs, tree: RwLock<Tree>, zxid: Zxid) -> Result<(), MemberError> {
-        let Role::Learning(learning) = &mut self.role else { return Ok(()) };
-        let link = learning.link;
-        let storage = &mut self.storage;
-        if !self.broken.is(Rule::StateNotInstalled) {
-            let flusher = storage.flusher.as_mut().expect("at home when nothing is under way");
-            storage.dir.reset(&mut storage.appender, flusher, &storage.snapshots, zxid)?;
-        }
-        self.positions.replace(zxid);
-        self.recent.restart(zxid);
-        self.diverged = false;
-        self.outputs.push_back(Output::Tree(Box::new(tree.into_inner())));
-        // It took its time, in which nothing was read.
-        self.learn(now, Input::Heard);
-        self.learn(now, Input::Installed);
-        self.outputs.push_back(Output::Resume(link));
-        Ok(())
-    }
-
-    /// A state that was announced and not installed is forgotten, durably.
-    pub(super) fn withdraw_state(&mut self) -> Result<(), MemberError> {
-        if self.storage.dir.superblock().state_announced.is_some() {
-            self.storage.dir.withdraw_state(&self.storage.snapshots)?;
-        }
-        Ok(())
     }
 }

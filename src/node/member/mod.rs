@@ -13,12 +13,15 @@
 //! - M7: who has ceased to lead because it hears no quorum neither asks to be elected nor answers in an election before it hears one, or that others
 //!   have settled, or as much time has passed again: what it knows is the most there is, and those who hear of it and cannot reach it would wait for
 //!   it (rule R13).
+//! - M8: a whole state is in the place of the log before the tree goes, and the tree is gone before its successor is made; a member without one
+//!   does not vote.
 //!
 //! Payloads are opaque here. Who makes transactions of requests, and a tree of transactions, is told when it may ([`Output::Serve`]), what came for
 //! it ([`Host`]), and what is committed ([`Member::apply`]).
 
 mod feed;
 mod history;
+mod install;
 mod lead;
 mod learn;
 mod link;
@@ -32,7 +35,7 @@ use thiserror::Error;
 
 use crate::base::{Epoch, MonoMs, ServerId, SessionId, Zxid};
 use crate::election::{self, Election, NO_ZXID, Notice};
-use crate::node::recover::{AnnounceError, NodeDir, ResetError, TruncateError};
+use crate::node::recover::{AnnounceError, NodeDir, ResetError, SnapshotFault, TruncateError};
 use crate::node::snap_stream::{SnapSource, SnapStreamError};
 use crate::node::{SharedTree, SnapshotFailed};
 use crate::storage::log::{Appender, Durable, Flusher, Group, LogError, LogReader};
@@ -47,6 +50,7 @@ use crate::zab::leader::GiveUpReason;
 use crate::zab::learner::LearnerError;
 use crate::zab::{Broken, Limits, LinkId, Positions, Rule};
 
+use install::Loading;
 use lead::Leading;
 use learn::Learning;
 use link::{Kind, Link};
@@ -153,7 +157,10 @@ pub enum Output {
     Epoch(Standing),
     /// Nobody may be served any more. Writes that were not applied have an unknown outcome.
     Stop(StopReason),
-    /// This tree takes the place of the one there is: a state received from the leader.
+    /// The tree goes, with all that refers to it: the state that takes its place is durable, and is loaded next, into the memory that this frees.
+    /// Nobody may read before [`Output::Tree`].
+    DropTree,
+    /// This is the tree from now on: a state received from the leader.
     Tree(Box<Tree>),
     /// The oldest sync asked for here ([`Member::sync`]) is answered.
     Synced,
@@ -229,6 +236,9 @@ pub enum MemberError {
     /// A received state that could not be stored.
     #[error("{0}")]
     Snapshot(#[from] SnapshotFailed),
+    /// A received state that has taken the log's place, and does not load.
+    #[error("the state that was received does not load: {0}")]
+    Load(#[from] SnapshotFault),
     /// Snapshots that could not be looked at or removed.
     #[error("{0}")]
     Announce(#[from] AnnounceError),
@@ -289,6 +299,8 @@ pub struct Member {
     epoch_seen: Epoch,
     /// The tree is not what the transactions make of it: nothing more is applied to it, and it is replaced by a leader's (rule R4).
     diverged: bool,
+    /// The tree is being made of the state that has taken the log's place (M8).
+    loading: Option<Box<Loading>>,
     /// For tests: which rule is switched off.
     broken: Broken,
     /// Images of the tree that nobody wants any more.
@@ -339,6 +351,7 @@ impl Member {
             serving: false,
             epoch_seen: Epoch(0),
             diverged: false,
+            loading: None,
             broken: Broken::default(),
             abandoned: Vec::new(),
             outputs: VecDeque::new(),
@@ -553,7 +566,8 @@ impl Member {
         if !self.positions.is_flushed() && !hasty {
             return self.flush();
         }
-        if (self.storage.flusher.is_none() && !hasty) || now < self.may_look_at() {
+        let is_held_up = self.storage.flusher.is_none() && !hasty;
+        if is_held_up || now < self.may_look_at() || !self.has_tree() {
             return;
         }
         self.role = Role::Looking;
@@ -573,7 +587,7 @@ impl Member {
 
     /// All of the log is durable, and nothing is under way.
     fn is_settled(&self) -> bool {
-        self.positions.is_flushed() && self.storage.flusher.is_some()
+        self.positions.is_flushed() && self.storage.flusher.is_some() && self.has_tree()
     }
 
     fn may_look_at(&self) -> MonoMs {
@@ -793,7 +807,16 @@ impl Member {
     /// Something may be applied.
     #[must_use]
     pub fn has_to_apply(&self) -> bool {
-        self.positions.applied() < self.may_apply() && !self.diverged && !matches!(self.role, Role::Failed)
+        self.positions.applied() < self.may_apply()
+            && !self.diverged
+            && self.has_tree()
+            && !matches!(self.role, Role::Failed)
+    }
+
+    /// False between [`Output::DropTree`] and [`Output::Tree`].
+    #[must_use]
+    pub const fn has_tree(&self) -> bool {
+        self.loading.is_none()
     }
 
     /// Its tree is not what the transactions make of it, and has not been replaced yet.
@@ -853,6 +876,7 @@ impl Member {
             source.abort(tree);
         }
         match &self.role {
+            Role::Learning(_) | Role::Settling if !self.has_tree() => self.load_step(now),
             Role::Leading(_) => self.feed_all(now, tree),
             Role::Learning(_) => self.install_step(now, alone),
             Role::Settling | Role::Looking | Role::Failed => false,

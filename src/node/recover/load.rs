@@ -8,7 +8,13 @@ use super::{LoadedSnapshot, NodePlaces, RecoverError, RecoverEvent, RecoverShell
 use crate::base::Zxid;
 use crate::node::snapshot::SnapshotTrailer;
 use crate::storage::snapshot::{SnapshotReader, SnapshotStore};
-use crate::tree::{ChunkKind, Loader, Tree, TreeOptions};
+use crate::tree::{ChunkKind, Finishing, Loader, Tree, TreeOptions};
+
+/// Chunks loaded in one step of [`SteppedLoad`]: about a millisecond each, when they are full.
+const CHUNKS_PER_STEP: u32 = 4;
+
+/// Slots tied together in one step: about a millisecond.
+const SLOTS_PER_STEP: usize = 8 << 10;
 
 /// What replay goes on from.
 pub(super) struct Loaded {
@@ -88,6 +94,56 @@ fn load(
     let tree = loader.finish().map_err(SnapshotFault::Image)?;
     check_tree(&tree, reader)?;
     Ok(tree)
+}
+
+/// The same on one thread, in steps.
+#[derive(Debug)]
+pub(in crate::node) struct SteppedLoad {
+    reader: SnapshotReader,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Chunks { loader: Loader, next: u32, bytes: Vec<u8> },
+    Finishing(Box<Finishing>),
+    Over,
+}
+
+impl SteppedLoad {
+    pub(in crate::node) fn new(reader: SnapshotReader, options: TreeOptions) -> SteppedLoad {
+        let stage = Stage::Chunks { loader: Loader::new(options), next: 0, bytes: Vec::new() };
+        SteppedLoad { reader, stage }
+    }
+
+    /// The tree, when that was the last step.
+    ///
+    /// # Errors
+    /// The snapshot holds none; nothing more can be done.
+    pub(in crate::node) fn step(&mut self) -> Result<Option<Tree>, SnapshotFault> {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Chunks { loader, next, bytes: _ } if next == self.reader.chunk_count() => {
+                Stage::Finishing(Box::new(loader.finishing().map_err(SnapshotFault::Image)?))
+            }
+            Stage::Chunks { loader, next, mut bytes } => {
+                let end = self.reader.chunk_count().min(next + CHUNKS_PER_STEP);
+                for chunk in next..end {
+                    load_chunk(&self.reader, &loader, chunk, &mut bytes)?;
+                }
+                Stage::Chunks { loader, next: end, bytes }
+            }
+            Stage::Finishing(mut finishing) => {
+                if !finishing.step(SLOTS_PER_STEP).map_err(SnapshotFault::Image)? {
+                    let tree = finishing.finish().map_err(SnapshotFault::Image)?;
+                    check_tree(&tree, &self.reader)?;
+                    return Ok(Some(tree));
+                }
+                Stage::Finishing(finishing)
+            }
+            Stage::Over => panic!("no step behind the last one"),
+        };
+        Ok(None)
+    }
 }
 
 fn load_chunk(

@@ -1,8 +1,9 @@
-//! Receiving: from the stream to a tree, in whatever pieces it arrives.
+//! Receiving: from the stream to the chunks of an image, in whatever pieces it arrives.
 //!
-//! A record is looked at when it is there; what is there of the next stays with the caller, who is told how much it takes at least.
+//! A record is looked at when it is there; what is there of the next stays with the caller, who is told how much it takes at least. A chunk that is
+//! full is handed on before more is taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
@@ -10,7 +11,7 @@ use super::super::path::is_reserved;
 use super::{ACL_OPEN, END, SIGNATURE};
 use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::base::{SessionId, Zxid};
-use crate::tree::{AclId, Misplaced, Tree, TreeBuilder, TreeOptions};
+use crate::tree::{ChunkKind, ImageBuilder, ImageNode, Misplaced, TreeOptions};
 use crate::wire::jute::{PutJute, Reader};
 use crate::wire::{AclVec, StatPersisted, put_acl_vec};
 
@@ -49,6 +50,9 @@ pub enum SnapStreamError {
     /// An ACL comes twice, or has the number of the open one.
     #[error("ACL {0} comes twice")]
     Acl(i64),
+    /// An ACL whose names are not UTF-8.
+    #[error("ACL {0} is not UTF-8")]
+    AclText(i64),
     /// A node that does not hang in the tree.
     #[error("node {path:?} {source}")]
     Node {
@@ -76,6 +80,9 @@ pub enum SnapStreamError {
     /// A node that is always there is not.
     #[error("node {0:?} is missing")]
     Missing(&'static str),
+    /// More than a snapshot holds.
+    #[error("more than a snapshot holds")]
+    TooLong,
     /// Something other than the signature at the end.
     #[error("no signature at the end")]
     Signature,
@@ -94,7 +101,12 @@ pub enum Feed {
         /// Bytes there must be behind those consumed before it is worth feeding again: more than there are.
         need: usize,
     },
-    /// The stream is complete. Bytes behind it belong to what comes next.
+    /// A chunk is full: [`SnapSink::chunk`], then the stream goes on.
+    Chunk {
+        /// The caller keeps those behind.
+        consumed: usize,
+    },
+    /// The stream is complete, but for the chunks that are left. Bytes behind it belong to what comes next.
     Done {
         /// Those behind are not of the stream.
         consumed: usize,
@@ -110,18 +122,34 @@ pub struct SnapProgress {
     pub bytes: u64,
 }
 
+/// What an image is, of which all other chunks have been handed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapEnd {
+    /// The chunk that belongs in front of all others, [`SnapSink::HEADER_BYTES`] long.
+    pub header: Vec<u8>,
+    /// See [`SnapSink::zxid_end`].
+    pub zxid_end: Zxid,
+    /// Of the tree.
+    pub digest: u64,
+    /// Nodes as ZooKeeper counts them.
+    pub node_count: u64,
+}
+
 /// A stream being read.
 #[derive(Debug)]
 pub struct SnapSink {
     zxid: Zxid,
     zxid_end: i64,
     stage: Stage,
-    builder: TreeBuilder,
-    acls: BTreeMap<i64, AclId>,
+    builder: ImageBuilder,
+    /// While they come.
+    sessions: BTreeSet<SessionId>,
+    /// From numbers of the stream to those of the image.
+    acls: BTreeMap<i64, u32>,
     /// The list being read, as on the wire.
     list: Vec<u8>,
     /// For nodes whose ACL came later than the stream's.
-    closed: Option<AclId>,
+    closed: Option<u32>,
     bytes: u64,
 }
 
@@ -152,14 +180,18 @@ impl From<SnapStreamError> for Stop {
 }
 
 impl SnapSink {
-    /// Nothing yet. `zxid` is that of the SNAP packet, the options are those of the tree to be.
+    /// Bytes of [`SnapEnd::header`].
+    pub const HEADER_BYTES: usize = ImageBuilder::HEADER_BYTES;
+
+    /// Nothing yet. `zxid` is that of the SNAP packet, the options are those of the tree to be; chunks become about `chunk_bytes` long.
     #[must_use]
-    pub fn new(zxid: Zxid, options: TreeOptions) -> SnapSink {
+    pub fn new(zxid: Zxid, options: TreeOptions, chunk_bytes: usize) -> SnapSink {
         SnapSink {
             zxid,
             zxid_end: 0,
             stage: Stage::SessionCount,
-            builder: TreeBuilder::new(options),
+            builder: ImageBuilder::new(options, chunk_bytes),
+            sessions: BTreeSet::new(),
             acls: BTreeMap::new(),
             list: Vec::new(),
             closed: None,
@@ -174,6 +206,9 @@ impl SnapSink {
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Feed, SnapStreamError> {
         let mut consumed = 0;
         while self.stage != Stage::Done {
+            if self.builder.chunk(false).is_some() {
+                return Ok(Feed::Chunk { consumed });
+            }
             match self.record(&mut Partial { bytes: &bytes[consumed..], at: 0 }) {
                 Ok(taken) => {
                     consumed += taken;
@@ -195,42 +230,63 @@ impl SnapSink {
     /// How far it has come.
     #[must_use]
     pub fn progress(&self) -> SnapProgress {
-        SnapProgress { nodes: self.builder.nodes() as u64, bytes: self.bytes }
+        SnapProgress { nodes: u64::from(self.builder.nodes()), bytes: self.bytes }
     }
 
     /// The last transaction that has left a mark on a node, or the zxid of the stream, whichever is later. If it is later than the
     /// stream's, then the stream is fuzzy: the transactions between are in it or not, node by node, and have to be applied again
-    /// ([`Tree::reapply`]). A deletion may leave no mark: only the sender knows how far it had come.
+    /// ([`crate::tree::Tree::reapply`]), and what is used of quotas to be counted ([`crate::tree::Tree::count_usage`]): nobody knows what of it was
+    /// counted before. A deletion may leave no mark: only the sender knows how far it had come.
     #[must_use]
     pub fn zxid_end(&self) -> Zxid {
         self.zxid.max(Zxid::from_wire(self.zxid_end))
     }
 
-    /// The tree. What is used of quotas is counted afresh if the stream is fuzzy, as ZooKeeper always does: nobody knows what of it was
-    /// counted before.
+    /// The stream has come to its end.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.stage == Stage::Done
+    }
+
+    /// A chunk of the image, to be taken before the stream goes on; behind the stream, each that is left.
+    #[must_use]
+    pub fn chunk(&self) -> Option<(ChunkKind, &[u8])> {
+        self.builder.chunk(self.is_complete())
+    }
+
+    /// The chunk of this kind, which [`SnapSink::chunk`] gave, is where it has to be.
+    pub fn taken(&mut self, kind: ChunkKind) {
+        self.builder.taken(kind);
+    }
+
+    /// What the image is, for which all chunks have been taken.
     ///
     /// # Errors
     /// The stream has not come to its end, or lacks a node that is always there.
-    pub fn finish(mut self) -> Result<Tree, SnapStreamError> {
-        if self.stage != Stage::Done {
+    pub fn finish(self) -> Result<SnapEnd, SnapStreamError> {
+        if !self.is_complete() {
             return Err(SnapStreamError::Incomplete);
         }
+        assert_eq!(self.chunk(), None, "what is left is taken first");
         if let Some(missing) = ALWAYS_THERE.into_iter().find(|path| !self.builder.contains(path)) {
             return Err(SnapStreamError::Missing(missing));
         }
-        if self.zxid_end() > self.zxid {
-            self.builder.count_usage();
-        }
-        let tree = self.builder.finish(self.zxid);
-        assert_eq!(tree.applied(), self.zxid);
-        Ok(tree)
+        Ok(SnapEnd {
+            header: self.builder.header(self.zxid),
+            zxid_end: self.zxid_end(),
+            digest: self.builder.digest(),
+            node_count: u64::from(self.builder.nodes()) + 1,
+        })
     }
 
     /// Takes one record; how many bytes it was.
     fn record(&mut self, from: &mut Partial<'_>) -> Result<usize, Stop> {
         match self.stage {
             Stage::SessionCount => self.stage = Stage::Sessions { left: from.count("sessions")? },
-            Stage::Sessions { left: 0 } => self.stage = Stage::AclCount,
+            Stage::Sessions { left: 0 } => {
+                self.sessions = BTreeSet::new();
+                self.stage = Stage::AclCount;
+            }
             Stage::Sessions { left } => {
                 self.session(from)?;
                 self.stage = Stage::Sessions { left: left - 1 };
@@ -262,9 +318,10 @@ impl SnapSink {
     fn session(&mut self, from: &mut Partial<'_>) -> Result<(), Stop> {
         from.need(SESSION_BYTES)?;
         let (session, timeout_ms) = (SessionId(from.long()?), from.int()?);
-        if !self.builder.session(session, timeout_ms) {
+        if !self.sessions.insert(session) {
             return Err(SnapStreamError::Session(session).into());
         }
+        self.builder.session(session, timeout_ms);
         Ok(())
     }
 
@@ -286,7 +343,9 @@ impl SnapSink {
         if number == ACL_OPEN || self.acls.contains_key(&number) {
             return Err(SnapStreamError::Acl(number));
         }
-        let id = self.builder.acl(AclVec::of_encoded(&self.list));
+        let list =
+            AclVec::read(&mut Reader::new(&self.list)).map_err(|_| SnapStreamError::AclText(number))?;
+        let id = self.builder.acl(list);
         self.acls.insert(number, id);
         Ok(())
     }
@@ -299,6 +358,11 @@ impl SnapSink {
             return Ok(());
         }
         let data = from.buffer("data")?;
+        let bytes = path.len() + data.map_or(0, <[u8]>::len);
+        if bytes > FIELD_BYTES_MAX {
+            let found = i32::try_from(bytes).unwrap_or(i32::MAX);
+            return Err(SnapStreamError::Length { what: "node", found, max: FIELD_BYTES_MAX }.into());
+        }
         let acl = from.long()?;
         let stat = StatPersisted::read(&mut Reader::new(from.take(StatPersisted::BYTES)?));
         let stat = stat.expect("all of its bytes are there");
@@ -334,9 +398,9 @@ impl SnapSink {
 
     /// The ACL with this number. ZooKeeper writes all ACLs before the first node and numbers new ones upwards: one behind them all was new
     /// in a transaction that came meanwhile and is still to be applied again. Until then nobody may do anything.
-    fn acl_of(&mut self, number: i64) -> Option<AclId> {
+    fn acl_of(&mut self, number: i64) -> Option<u32> {
         if number == ACL_OPEN {
-            return Some(AclId::OPEN);
+            return Some(ImageNode::ACL_OPEN);
         }
         let last = self.acls.last_key_value().map_or(0, |(last, _)| (*last).max(0));
         match self.acls.get(&number) {

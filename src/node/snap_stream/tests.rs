@@ -10,7 +10,9 @@ use super::*;
 use crate::base::rng::Rng;
 use crate::base::{SessionId, Zxid};
 use crate::testing::world::{Client, World, body};
-use crate::tree::{AclId, Fired, IMAGES_MAX, Misplaced, NodeRef, Tree, TreeCounts, TreeOptions};
+use crate::tree::{
+    AclId, ChunkKind, Fired, IMAGES_MAX, Loader, Misplaced, NodeRef, Tree, TreeCounts, TreeOptions,
+};
 use crate::wire::jute::PutJute;
 use crate::wire::txn::{CreateTxn, Lifetime, Proposal, Txn, TxnHeader};
 use crate::wire::{Acl, AclVec, OpCode, StatPersisted, perms, put_acl_vec};
@@ -192,18 +194,56 @@ fn stream_of(tree: &impl SharedTree) -> Vec<u8> {
     out
 }
 
+/// Takes what the sink has for others.
+fn drain(sink: &mut SnapSink, chunks: &mut Vec<(ChunkKind, Vec<u8>)>) {
+    while let Some((kind, bytes)) = sink.chunk() {
+        chunks.push((kind, bytes.to_vec()));
+        sink.taken(kind);
+    }
+}
+
+/// The tree that a whole stream makes: what was taken loads.
+fn finish(
+    mut sink: SnapSink,
+    mut chunks: Vec<(ChunkKind, Vec<u8>)>,
+    zxid: Zxid,
+) -> Result<Tree, SnapStreamError> {
+    drain(&mut sink, &mut chunks);
+    let end = sink.finish()?;
+    let loader = Loader::new(options());
+    loader.chunk(ChunkKind::Header, &end.header).expect("a header");
+    chunks.iter().for_each(|(kind, bytes)| loader.chunk(*kind, bytes).expect("what was taken loads"));
+    let mut tree = loader.finish().expect("what was taken loads");
+    assert_eq!((tree.applied(), tree.digest()), (zxid, end.digest));
+    assert_eq!(tree.node_count() as u64, end.node_count);
+    if end.zxid_end > zxid {
+        tree.count_usage();
+    }
+    Ok(tree)
+}
+
 /// Feeds `stream` in pieces, as a receive buffer would.
 fn receive(
     stream: &[u8],
     zxid: Zxid,
     mut piece: impl FnMut() -> usize,
 ) -> Result<(Tree, usize), SnapStreamError> {
-    let mut sink = SnapSink::new(zxid, options());
+    let (mut sink, mut chunks) = (SnapSink::new(zxid, options(), 300), Vec::new());
     let (mut from, mut to, mut needed) = (0, 0, 0);
     loop {
-        if to - from >= needed {
+        while to - from >= needed {
             match sink.feed(&stream[from..to])? {
-                Feed::Done { consumed } => return sink.finish().map(|tree| (tree, from + consumed)),
+                Feed::Done { consumed } => {
+                    return finish(sink, chunks, zxid).map(|tree| (tree, from + consumed));
+                }
+                Feed::Chunk { consumed } => {
+                    from += consumed;
+                    // It goes on where it was.
+                    needed = 0;
+                    let before = chunks.len();
+                    drain(&mut sink, &mut chunks);
+                    assert!(chunks.len() > before, "as it said");
+                }
                 Feed::More { consumed, need } => {
                     from += consumed;
                     needed = need;
@@ -375,13 +415,13 @@ fn small_stream() -> (Vec<u8>, Dump) {
 fn ss4_a_stream_cut_short_anywhere_is_never_complete_and_asks_for_what_is_missing() {
     let (stream, expected) = small_stream();
     for len in 0..stream.len() {
-        let mut sink = SnapSink::new(expected.applied, options());
+        let mut sink = SnapSink::new(expected.applied, options(), 1 << 20);
         let Ok(Feed::More { consumed, need }) = sink.feed(&stream[..len]) else { panic!("{len}") };
         assert!(consumed + need > len && consumed + need <= stream.len(), "{len}: {consumed} + {need}");
         // What it asks for is enough for it to come further, and nothing less is.
         let more = sink.feed(&stream[consumed..consumed + need]).unwrap();
         assert_ne!(more, Feed::More { consumed: 0, need }, "{len}");
-        let mut sink = SnapSink::new(expected.applied, options());
+        let mut sink = SnapSink::new(expected.applied, options(), 1 << 20);
         sink.feed(&stream[..len]).unwrap();
         assert_eq!(sink.finish().unwrap_err(), SnapStreamError::Incomplete);
     }
@@ -477,11 +517,11 @@ fn a_stream_of_zookeepers_becomes_the_tree_that_it_was() {
         .node("/app/lock", Some(b"me"), -1, StatPersisted { ephemeral_owner: owner, ..born(3) })
         .node("/app/box", Some(b""), 5, StatPersisted { ephemeral_owner: i64::MIN, ..born(4) })
         .end();
-    let mut sink = SnapSink::new(Zxid(9), options());
+    let mut sink = SnapSink::new(Zxid(9), options(), 1 << 20);
     assert_eq!(sink.feed(&stream), Ok(Feed::Done { consumed: stream.len() }));
     let bytes = stream.len() as u64;
     assert_eq!((sink.zxid_end(), sink.progress()), (Zxid(9), SnapProgress { nodes: 7, bytes }));
-    let tree = sink.finish().expect("whole");
+    let tree = finish(sink, Vec::new(), Zxid(9)).expect("whole");
     assert_eq!((tree.applied(), tree.node_count()), (Zxid(9), 8));
     let sessions: Vec<_> = tree.sessions().map(|(session, timeout_ms)| (session.0, timeout_ms)).collect();
     assert_eq!(sessions, [(0x0100_0000_0000_0001, 4_000), (0x0200_0000_0000_0007, 30_000)]);
@@ -541,10 +581,10 @@ fn a_fuzzy_stream_says_how_far_it_goes_and_the_transactions_behind_it_bring_it_r
         .node("/q", Some(b"four"), -1, StatPersisted { cversion: 1, ..born(10) })
         .node("/q/new", Some(b"12"), 6, born(11))
         .end();
-    let mut sink = SnapSink::new(Zxid(9), options());
+    let mut sink = SnapSink::new(Zxid(9), options(), 1 << 20);
     sink.feed(&stream).unwrap();
     assert_eq!(sink.zxid_end(), Zxid(11), "the configuration's node is of no transaction");
-    let mut tree = sink.finish().expect("a leader of ZooKeeper's may send that");
+    let mut tree = finish(sink, Vec::new(), Zxid(9)).expect("a leader of ZooKeeper's may send that");
     assert_eq!(tree.find(stats).unwrap().data(), Some(&b"count=2,bytes=6"[..]), "counted afresh");
     assert!(tree.acl(tree.find("/q/new").unwrap().acl_id()).is_empty(), "nobody may do anything yet");
     let list = body::acl(&[(perms::READ, "ip", "1.2.3.4")]);
@@ -584,6 +624,10 @@ fn what_does_not_hang_together_is_refused_by_name() {
     let mut unsigned = Java::begin().with_reserved().end();
     *unsigned.last_mut().unwrap() ^= 1;
     assert_eq!(refused(&unsigned), SnapStreamError::Signature);
+    let mut garbled = Java::begin().with_reserved().end();
+    let at = garbled.windows(6).position(|six| six == b"digest").unwrap();
+    garbled[at] = 0xff;
+    assert_eq!(refused(&garbled), SnapStreamError::AclText(5));
     let long = Java::begin().with_reserved().node(&"/n".repeat(3_000), None, -1, born(1)).end();
     assert!(refused(&long).to_string().len() < 300);
     let binary = Java::begin().with_reserved();
@@ -617,15 +661,151 @@ fn ss4_lengths_beyond_their_limits_are_refused_before_their_bytes_come() {
     let twice = begin(&[0, 2, 0, 7, 0, 0, 7, 0]);
     assert_eq!(refused(&twice), SnapStreamError::Acl(7));
     // Two billion sessions announced cost nothing.
-    let mut sink = SnapSink::new(Zxid(1), options());
+    let mut sink = SnapSink::new(Zxid(1), options(), 64);
     assert_eq!(sink.feed(&begin(&[i32::MAX])), Ok(Feed::More { consumed: 4, need: 12 }));
     assert_eq!(sink.feed(&begin(&[0, 7])), Ok(Feed::More { consumed: 0, need: 12 }));
 }
 
 #[test]
 fn a_sink_that_has_failed_stays_failed() {
-    let mut sink = SnapSink::new(Zxid(1), options());
+    let mut sink = SnapSink::new(Zxid(1), options(), 64);
     assert!(sink.feed(&[0xff; 4]).is_err());
     assert_eq!(sink.feed(&[0; 4]), Err(SnapStreamError::Incomplete));
     assert_eq!(sink.finish().unwrap_err(), SnapStreamError::Incomplete);
+}
+
+/// As large as one transaction may be is what a node may be: it must fit into a chunk.
+#[test]
+fn ss4_a_node_longer_than_any_transaction_is_refused() {
+    let node = |path: usize, data: usize| {
+        let (path, data) = (format!("/{}", "p".repeat(path - 1)), vec![0; data]);
+        let stream = Java::begin().with_reserved().node(&path, Some(&data), -1, born(1)).end();
+        receive(&stream, Zxid(9), || 1 << 20)
+    };
+    let most = crate::base::limits::PAYLOAD_BYTES_MAX;
+    let (tree, _) = node(100, most - 100).expect("as long as can be");
+    assert_eq!(tree.node_count(), 6);
+    assert!(matches!(node(101, most - 100), Err(SnapStreamError::Length { what: "node", .. })));
+}
+
+mod state {
+    //! SS6.
+
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::WallMs;
+    use crate::node::SnapshotOptions;
+    use crate::node::recover::SteppedLoad;
+    use crate::storage::snapshot::{LEVEL_DEFAULT, SnapshotError, SnapshotStore};
+    use crate::storage::vfs::Vfs;
+    use crate::testing::sim_disk::SimDisk;
+
+    fn begin(store: &SnapshotStore, zxid: Zxid) -> StateFile {
+        let snapshot =
+            SnapshotOptions { node_id: 7, created: WallMs(0), level: LEVEL_DEFAULT, chunk_bytes: 500 };
+        StateFile::begin(store, zxid, options(), &snapshot).expect("a healthy disk")
+    }
+
+    fn disk() -> (SimDisk, SnapshotStore) {
+        let disk = SimDisk::new(1);
+        let store = SnapshotStore::open(Arc::new(disk.clone()), Path::new("/data")).unwrap();
+        (disk, store)
+    }
+
+    fn names(disk: &SimDisk) -> Vec<String> {
+        disk.list(Path::new("/data")).unwrap()
+    }
+
+    fn feed_all(file: &mut StateFile, stream: &[u8]) -> Fed {
+        let (mut from, mut to) = (0, 0);
+        loop {
+            to = stream.len().min(to + 700);
+            let fed = file.feed(&stream[from..to]).expect("a stream of ours");
+            from += fed.consumed;
+            if fed.done || to == stream.len() {
+                return Fed { consumed: from, done: fed.done };
+            }
+        }
+    }
+
+    #[test]
+    fn ss6_a_stream_becomes_a_snapshot_and_the_snapshot_the_tree_that_was_sent() {
+        let (stream, expected) = small_stream();
+        let (disk, store) = disk();
+        let mut file = begin(&store, expected.applied);
+        let behind = [&stream[..], b"what follows"].concat();
+        assert_eq!(feed_all(&mut file, &behind), Fed { consumed: stream.len(), done: true });
+        let state = file.finish().expect("whole");
+        assert!(names(&disk).iter().all(|name| name.ends_with(".received.tmp")), "{:?}", names(&disk));
+        assert!(store.zxids().unwrap().is_empty(), "not before it is published");
+        let (zxid, trailer) = (state.zxid(), state.trailer().to_vec());
+        let info = state.publish().expect("a healthy disk");
+        assert_eq!((info.zxid, info.zxid_end, info.trailer), (zxid, zxid, trailer));
+        assert!(info.chunk_count > 5 && store.verify(zxid).unwrap().is_good());
+        let mut load = SteppedLoad::new(store.reader(zxid).unwrap(), options());
+        let (mut steps, mut tree) = (0, None);
+        while tree.is_none() {
+            tree = load.step().expect("it is what it says it is");
+            steps += 1;
+        }
+        assert!(steps > 4, "{steps} steps");
+        assert_same(&Dump::of(&tree.unwrap()), &expected);
+    }
+
+    #[test]
+    fn a_stream_that_is_given_up_or_refused_leaves_no_file_and_one_cut_by_power_goes_at_the_start() {
+        let (stream, expected) = small_stream();
+        let (disk, store) = disk();
+        let mut file = begin(&store, expected.applied);
+        feed_all(&mut file, &stream[..stream.len() - 1]);
+        assert!(matches!(file.finish(), Err(StateFailed::Stream(SnapStreamError::Incomplete))));
+        assert!(names(&disk).is_empty());
+        let mut file = begin(&store, expected.applied);
+        assert!(matches!(file.feed(&[0xff; 9]), Err(StateFailed::Stream(_))));
+        drop(file);
+        assert!(names(&disk).is_empty());
+        let mut file = begin(&store, expected.applied);
+        feed_all(&mut file, &stream);
+        assert_eq!(names(&disk).len(), 1);
+        // What a crash leaves: nobody is there to remove it.
+        std::mem::forget(file);
+        SnapshotStore::open(Arc::new(disk.clone()), Path::new("/data")).unwrap();
+        assert!(names(&disk).is_empty());
+    }
+
+    #[test]
+    fn a_snapshot_of_the_same_zxid_may_be_in_the_making_beside_it() {
+        let (stream, expected) = small_stream();
+        let (disk, store) = disk();
+        let meta = crate::storage::snapshot::SnapshotMeta {
+            zxid: expected.applied,
+            node_id: 7,
+            created: WallMs(0),
+            chunk_bytes_target: 500,
+            level: LEVEL_DEFAULT,
+        };
+        let other = store.create(meta).unwrap();
+        let mut file = begin(&store, expected.applied);
+        feed_all(&mut file, &stream);
+        drop(other);
+        file.finish().unwrap().publish().unwrap();
+        assert!(store.verify(expected.applied).unwrap().is_good());
+        assert_eq!(names(&disk).len(), 1);
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_of_storage() {
+        let mut noise = vec![0; 20_000];
+        Rng::new(4).fill(&mut noise);
+        let stream = Java::begin().with_reserved().node("/noise", Some(&noise), -1, born(1)).end();
+        let (disk, store) = disk();
+        let mut file = begin(&store, Zxid(9));
+        disk.set_capacity(2 * 4_096);
+        let error = file.feed(&stream).expect_err("no room");
+        assert!(matches!(error, StateFailed::Storage(SnapshotError::Io(_))), "{error}");
+        drop(file);
+        assert!(names(&disk).is_empty());
+    }
 }

@@ -112,6 +112,7 @@ pub(super) struct Shell {
     noted_at: Instant,
     /// Since when there has been no leader.
     looking_since: Instant,
+    tree_options: TreeOptions,
     /// When it is said who is missing, if nobody is served then.
     missing_at: Instant,
 }
@@ -158,6 +159,7 @@ impl Shell {
             figures_at: Instant::now(),
             noted_at: Instant::now(),
             looking_since: Instant::now(),
+            tree_options: parts.tree_options,
             missing_at: Instant::now() + MISSING_AFTER,
             shared,
         })
@@ -348,16 +350,8 @@ impl Shell {
                 Output::Serve(standing) => self.serve(now, standing),
                 Output::Epoch(standing) => self.next_epoch(standing),
                 Output::Stop(why) => self.stop_serving(&why),
-                Output::Tree(tree) => {
-                    let old = std::mem::replace(&mut *self.shared.tree.write(), *tree);
-                    match self.diverged_at.take() {
-                        Some(zxid) => evidence::keep(&self.shared, old, zxid),
-                        // Freeing a large one takes a while: not here.
-                        None => drop(
-                            std::thread::Builder::new().name("zabra-free".into()).spawn(move || drop(old)),
-                        ),
-                    }
-                }
+                Output::DropTree => self.drop_tree(),
+                Output::Tree(tree) => self.replace_tree(*tree),
                 Output::Synced => {
                     let upto = self.member.positions().committed();
                     if let Some((entry, body)) = self.syncs.pop_front() {
@@ -366,6 +360,23 @@ impl Shell {
                 }
                 Output::Failed(error) => self.shared.fail(&error),
             }
+        }
+    }
+
+    /// The state that a leader has sent is made into a tree next, in the memory that the tree there has. Who only reads here has to go: for a while
+    /// there is nothing to read.
+    fn drop_tree(&mut self) {
+        ensemble(&self.shared).read_only.store(false, Ordering::Release);
+        self.shared.conns.all().iter().for_each(|conn| conn.kill());
+        self.replace_tree(Tree::new(self.tree_options));
+    }
+
+    fn replace_tree(&mut self, tree: Tree) {
+        let old = std::mem::replace(&mut *self.shared.tree.write(), tree);
+        match self.diverged_at.take() {
+            Some(zxid) => evidence::keep(&self.shared, old, zxid),
+            // Freeing a large one takes a while: not here.
+            None => drop(std::thread::Builder::new().name("zabra-free".into()).spawn(move || drop(old))),
         }
     }
 

@@ -37,16 +37,11 @@ impl Encoder {
         assert!(raw.len() <= CHUNK_RAW_BYTES_MAX, "the caller cuts chunks");
         out.reserve(zstd::zstd_safe::compress_bound(raw.len()).max(raw.len()));
         let compressed = self.zstd.compress_to_buffer(raw, &mut out.frame[CHUNK_HEADER_BYTES..])?;
-        let (encoding, stored) =
-            if compressed < raw.len() { (Encoding::Zstd, compressed) } else { (Encoding::Raw, raw.len()) };
-        if encoding == Encoding::Raw {
-            out.frame[CHUNK_HEADER_BYTES..CHUNK_HEADER_BYTES + stored].copy_from_slice(raw);
+        if compressed < raw.len() {
+            out.set(kind, raw, Encoding::Zstd, compressed);
+        } else {
+            out.keep(kind, raw);
         }
-        out.kind = kind;
-        out.encoding = Some(encoding);
-        out.raw_len = raw.len() as u32;
-        out.raw_crc = crc32(raw);
-        out.stored_len = stored as u32;
         Ok(())
     }
 }
@@ -56,6 +51,21 @@ impl EncodedChunk {
     #[must_use]
     pub fn file_bytes(&self) -> usize {
         CHUNK_HEADER_BYTES + self.stored_len as usize
+    }
+
+    /// Takes `raw` as it is.
+    pub(super) fn keep(&mut self, kind: u16, raw: &[u8]) {
+        self.reserve(raw.len());
+        self.frame[CHUNK_HEADER_BYTES..CHUNK_HEADER_BYTES + raw.len()].copy_from_slice(raw);
+        self.set(kind, raw, Encoding::Raw, raw.len());
+    }
+
+    fn set(&mut self, kind: u16, raw: &[u8], encoding: Encoding, stored: usize) {
+        self.kind = kind;
+        self.encoding = Some(encoding);
+        self.raw_len = raw.len() as u32;
+        self.raw_crc = crc32(raw);
+        self.stored_len = stored as u32;
     }
 
     /// Completes the header for place `index` at `offset`, and gives the bytes to write and the line for the chunk table.

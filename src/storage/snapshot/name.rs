@@ -1,4 +1,5 @@
-//! Names of snapshot files: `snapshot.` and the zxid in hexadecimal, with `.tmp` behind until it is published.
+//! Names of snapshot files: `snapshot.` and the zxid in hexadecimal, with `.tmp` behind until it is published; `.received.tmp` for one that is not
+//! made from the tree there is, and may have the same zxid.
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +7,7 @@ use crate::base::Zxid;
 
 const PREFIX: &str = "snapshot.";
 const TMP_SUFFIX: &str = ".tmp";
+const RECEIVED_TMP_SUFFIX: &str = ".received.tmp";
 /// Hexadecimal digits of a zxid in a name, so that names sort as zxids do.
 const NAME_DIGITS: usize = 16;
 
@@ -16,8 +18,17 @@ pub(super) fn path(dir: &Path, zxid: Zxid) -> PathBuf {
 
 /// Its file until it is published.
 pub(super) fn tmp_path(dir: &Path, zxid: Zxid) -> PathBuf {
+    with_suffix(dir, zxid, TMP_SUFFIX)
+}
+
+/// The same for a state that comes from elsewhere.
+pub(super) fn received_tmp_path(dir: &Path, zxid: Zxid) -> PathBuf {
+    with_suffix(dir, zxid, RECEIVED_TMP_SUFFIX)
+}
+
+fn with_suffix(dir: &Path, zxid: Zxid, suffix: &str) -> PathBuf {
     let mut name = path(dir, zxid).into_os_string();
-    name.push(TMP_SUFFIX);
+    name.push(suffix);
     PathBuf::from(name)
 }
 
@@ -31,5 +42,6 @@ pub fn zxid_of(name: &str) -> Option<Zxid> {
 
 /// The name of a snapshot that is not published?
 pub(super) fn is_tmp(name: &str) -> bool {
-    name.strip_suffix(TMP_SUFFIX).and_then(zxid_of).is_some()
+    let of = |suffix| name.strip_suffix(suffix).and_then(zxid_of);
+    of(TMP_SUFFIX).or_else(|| of(RECEIVED_TMP_SUFFIX)).is_some()
 }

@@ -75,6 +75,11 @@ impl SnapshotStore {
         SnapshotWriter::create(Arc::clone(&self.vfs), &self.dir, meta)
     }
 
+    /// Begins a snapshot of a state that comes from elsewhere; one of that zxid may be in the making beside it.
+    pub fn create_received(&self, meta: SnapshotMeta) -> Result<SnapshotWriter, SnapshotError> {
+        SnapshotWriter::create_received(Arc::clone(&self.vfs), &self.dir, meta)
+    }
+
     /// The file of the snapshot `zxid`, whether or not there is one.
     #[must_use]
     pub fn path(&self, zxid: Zxid) -> PathBuf {

@@ -37,6 +37,7 @@ pub struct SnapshotMeta {
 pub struct SnapshotWriter {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
+    tmp: PathBuf,
     header: Header,
     file: Arc<dyn VfsFile>,
     encoder: Encoder,
@@ -50,11 +51,33 @@ pub struct SnapshotWriter {
     published: bool,
 }
 
+/// A chunk whose content comes later.
+#[derive(Debug)]
+pub struct Reserved(usize);
+
 impl SnapshotWriter {
     /// Begins a snapshot in `dir`, as a temporary file.
     pub fn create(
         vfs: Arc<dyn Vfs>,
         dir: &Path,
+        meta: SnapshotMeta,
+    ) -> Result<SnapshotWriter, SnapshotError> {
+        SnapshotWriter::create_as(vfs, dir, name::tmp_path(dir, meta.zxid), meta)
+    }
+
+    /// The same for a state that comes from elsewhere: a snapshot of that zxid may be in the making beside it.
+    pub fn create_received(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        meta: SnapshotMeta,
+    ) -> Result<SnapshotWriter, SnapshotError> {
+        SnapshotWriter::create_as(vfs, dir, name::received_tmp_path(dir, meta.zxid), meta)
+    }
+
+    fn create_as(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        tmp: PathBuf,
         meta: SnapshotMeta,
     ) -> Result<SnapshotWriter, SnapshotError> {
         let header = Header {
@@ -65,7 +88,6 @@ impl SnapshotWriter {
             chunk_bytes_target: meta.chunk_bytes_target,
         };
         let encoder = Encoder::new(meta.level)?;
-        let tmp = name::tmp_path(dir, meta.zxid);
         if vfs.exists(&tmp)? {
             vfs.remove(&tmp)?;
         }
@@ -73,6 +95,7 @@ impl SnapshotWriter {
         let mut writer = SnapshotWriter {
             vfs,
             dir: dir.to_owned(),
+            tmp,
             header,
             file,
             encoder,
@@ -110,6 +133,31 @@ impl SnapshotWriter {
         })
     }
 
+    /// Appends a chunk whose content is not known yet: `len` bytes, which are not compressed. [`SnapshotWriter::fill`] brings them.
+    pub fn reserve(&mut self, kind: u16, len: usize) -> Result<Reserved, SnapshotError> {
+        let index = self.table.len();
+        let mut chunk = EncodedChunk::default();
+        chunk.keep(kind, &vec![0; len]);
+        self.append(&mut chunk)?;
+        Ok(Reserved(index))
+    }
+
+    /// Puts `raw` where it was reserved, as long as was said.
+    pub fn fill(&mut self, reserved: Reserved, raw: &[u8]) -> Result<(), SnapshotError> {
+        let Reserved(index) = reserved;
+        let place = self.table[index];
+        assert_eq!(raw.len(), place.raw_len as usize, "as long as was said");
+        let mut chunk = EncodedChunk::default();
+        chunk.keep(place.kind, raw);
+        self.guarded(|w| {
+            let (frame, entry) = chunk.seal(w.header.seed(), index as u32, place.offset);
+            assert_eq!(entry.end(), place.end(), "the chunk behind it stays where it is");
+            w.table[index] = entry;
+            // Nothing has been published: the last sync takes this along.
+            Ok(w.file.write_all_at(frame, place.offset)?)
+        })
+    }
+
     /// Completes and publishes the snapshot: durable under its name when this returns. `zxid_end` is the last transaction that
     /// may be in the content, at least the one the snapshot is named by; `trailer` at most [`TRAILER_BYTES_MAX`] bytes.
     pub fn finish(mut self, zxid_end: Zxid, trailer: &[u8]) -> Result<SnapshotInfo, SnapshotError> {
@@ -123,6 +171,12 @@ impl SnapshotWriter {
         })?;
         assert!(self.synced == self.written, "published means durable");
         Ok(info)
+    }
+
+    /// Chunks so far, of which there can be [`CHUNKS_MAX`].
+    #[must_use]
+    pub fn chunk_count(&self) -> u32 {
+        self.table.len() as u32
     }
 
     /// Bytes written so far.
@@ -183,9 +237,7 @@ impl SnapshotWriter {
     }
 
     fn publish(&mut self) -> Result<(), SnapshotError> {
-        let (tmp, path) =
-            (name::tmp_path(&self.dir, self.header.zxid), name::path(&self.dir, self.header.zxid));
-        self.vfs.rename(&tmp, &path)?;
+        self.vfs.rename(&self.tmp, &name::path(&self.dir, self.header.zxid))?;
         self.published = true;
         Ok(self.vfs.sync_dir(&self.dir)?)
     }
@@ -210,7 +262,7 @@ impl Drop for SnapshotWriter {
     fn drop(&mut self) {
         if !self.published {
             // Best effort: what stays behind is removed when the store is opened next.
-            let _ = self.vfs.remove(&name::tmp_path(&self.dir, self.header.zxid));
+            let _ = self.vfs.remove(&self.tmp);
         }
     }
 }

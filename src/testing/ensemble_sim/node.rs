@@ -311,6 +311,7 @@ impl World {
             Output::Serve(standing) => self.serve(node, process, standing)?,
             Output::Epoch(standing) => self.next_epoch(node, process, standing)?,
             Output::Stop(why) => self.stop_serving(node, process, &why),
+            Output::DropTree => self.drop_tree(node, process)?,
             Output::Tree(tree) => self.replace_tree(node, process, *tree)?,
             Output::Synced => self.synced(node, process)?,
             Output::Failed(error) => process.failed = Some(error.to_string()),

@@ -17,6 +17,7 @@ use crate::session::Tracker;
 use crate::storage::log::Log;
 use crate::storage::vfs::Vfs;
 use crate::testing::sim_disk::{Everything, Nothing, Random};
+use crate::tree::Tree;
 use crate::zab::Rule;
 
 /// Room on a disk that is not squeezed, bytes.
@@ -219,22 +220,31 @@ impl World {
         self.at(delay, Event::Start { node, inc });
     }
 
-    /// A received state takes the place of the tree.
+    /// A received state has taken the place of the log, and is made into a tree next.
+    pub(super) fn drop_tree(&mut self, node: usize, process: &mut Process) -> Result<(), Violation> {
+        if let Some(task) = process.task.take() {
+            task.abort(&process.tree);
+        }
+        process.tree = RwLock::new(Tree::new(self.setup.tree_options()));
+        invariants::quorum_durable::replaced(self, node, process.member.positions().applied())
+    }
+
+    /// That tree is there.
     pub(super) fn replace_tree(
         &mut self,
         node: usize,
         process: &mut Process,
-        tree: crate::tree::Tree,
+        tree: Tree,
     ) -> Result<(), Violation> {
-        if let Some(task) = process.task.take() {
-            task.abort(&process.tree);
+        let (zxid, there) = (tree.applied(), process.tree.read().applied());
+        if there != Zxid::ZERO {
+            return violated(format!("n{} has two trees, at {} and {}", node + 1, show(there), show(zxid)));
         }
         self.counts.snaps += 1;
-        let zxid = tree.applied();
         self.note(|| format!("n{} has received the state at {}", node + 1, show(zxid)));
         invariants::digest::check(self, node, zxid, tree.digest())?;
         process.tree = RwLock::new(tree);
-        invariants::quorum_durable::replaced(self, node, zxid)
+        Ok(())
     }
 }
 
