@@ -8,6 +8,8 @@ use crate::sync::{three, two};
 
 scenarios! {
     a_leader_dies_between_a_state_and_newleader: [3642], StateNotInstalled, Stage::of(3);
+    a_leader_dies_while_its_state_becomes_a_tree: [3642], StateNotInstalled, Stage::of(3);
+    power_fails_while_a_state_becomes_a_tree: [2872], StateNotInstalled, Stage::of(3);
     power_fails_when_a_state_has_been_received: [2872], StateNotInstalled, Stage::of(3);
     writes_follow_a_state_that_is_being_installed: [3104, 1319, 1367], StateNotInstalled, Stage::of(3);
     a_leader_that_came_by_a_state_feeds_from_its_log: [1413, 2099], StateNotInstalled, Stage::of(3);
@@ -51,6 +53,43 @@ fn a_leader_dies_between_a_state_and_newleader(s: &mut Script<'_>) -> Told {
     s.cut_power(0);
     s.start(&[0])?;
     s.until_level(&[0, 1])
+}
+
+/// n1 has the state of n3 in the place of its log, and no tree.
+fn receive_without_tree(s: &mut Script<'_>) -> Told<Client> {
+    let client = two(s, 1)?;
+    purge(s, client)?;
+    s.start(&[0])?;
+    s.until("n1 without a tree", |s| s.is_without_tree(0))?;
+    s.demand(s.states_received() == 0, "it is not loaded yet")?;
+    Ok(client)
+}
+
+/// ZOOKEEPER-3642: the leader is gone when the old tree is gone and the new one not there yet.
+fn a_leader_dies_while_its_state_becomes_a_tree(s: &mut Script<'_>) -> Told {
+    receive_without_tree(s)?;
+    s.kill(2);
+    s.until_serve(&[0, 1])?;
+    s.demand(s.states_received() == 1, "the tree was brought to its end, and nothing was fetched again")?;
+    let client = s.client(1)?;
+    s.write_and_wait(client)?;
+    s.until_level(&[0, 1])?;
+    s.cut_power(0);
+    s.start(&[0])?;
+    s.until_level(&[0, 1])
+}
+
+/// ZOOKEEPER-2872: so is the power.
+fn power_fails_while_a_state_becomes_a_tree(s: &mut Script<'_>) -> Told {
+    let client = receive_without_tree(s)?;
+    s.cut_power(0);
+    s.write_and_wait(client)?;
+    s.start(&[0])?;
+    s.until_level(&[0, 1, 2])?;
+    s.demand(s.states_received() == 0, "it starts with the state, and goes on from there")?;
+    s.cut_power(0);
+    s.start(&[0])?;
+    s.until_level(&[0, 1, 2])
 }
 
 /// ZOOKEEPER-2872: a node that has received a state loses its power, and goes on.

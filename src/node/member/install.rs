@@ -189,7 +189,11 @@ impl Member {
     pub(super) fn load_step(&mut self, now: MonoMs) -> bool {
         let Some(mut loading) = self.loading.take() else { return false };
         match loading.step() {
-            Ok(None) => self.loading = Some(loading),
+            Ok(None) => {
+                self.loading = Some(loading);
+                // What moves counts: a large tree is not a lost leader.
+                self.learn(now, Input::Heard);
+            }
             Ok(Some(tree)) => self.loaded(now, tree),
             Err(fault) => self.fail(fault.into()),
         }
@@ -233,4 +237,33 @@ fn remove_other(snapshots: &SnapshotStore, zxid: Zxid, trailer: &[u8]) -> Result
         snapshots.remove(&[zxid])?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::storage::snapshot::SnapshotMeta;
+    use crate::testing::sim_disk::SimDisk;
+
+    #[test]
+    fn a_snapshot_of_another_state_goes_and_one_of_the_same_stays() {
+        let store = SnapshotStore::open(Arc::new(SimDisk::new(1)), Path::new("/data")).unwrap();
+        for zxid in [Zxid(5), Zxid(6)] {
+            let meta = SnapshotMeta {
+                zxid,
+                node_id: 1,
+                created: WallMs(0),
+                chunk_bytes_target: 1,
+                level: LEVEL_DEFAULT,
+            };
+            store.create(meta).unwrap().finish(zxid, b"digest").unwrap();
+        }
+        remove_other(&store, Zxid(5), b"digest").unwrap();
+        remove_other(&store, Zxid(7), b"digest").unwrap();
+        assert_eq!(store.zxids().unwrap(), [Zxid(5), Zxid(6)]);
+        remove_other(&store, Zxid(6), b"another").unwrap();
+        assert_eq!(store.zxids().unwrap(), [Zxid(5)]);
+    }
 }

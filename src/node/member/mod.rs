@@ -214,7 +214,7 @@ pub enum StopReason {
     )]
     NeedsState,
     /// The disk is full, and a leader must be able to write.
-    #[error("there is no space for the log")]
+    #[error("there is no space for the log, or for a whole state")]
     NoSpace,
 }
 

@@ -105,14 +105,14 @@ pub(in crate::node) struct SteppedLoad {
 
 #[derive(Debug)]
 enum Stage {
-    Chunks { loader: Loader, next: u32, bytes: Vec<u8> },
+    Chunks { loader: Box<Loader>, next: u32, bytes: Vec<u8> },
     Finishing(Box<Finishing>),
     Over,
 }
 
 impl SteppedLoad {
     pub(in crate::node) fn new(reader: SnapshotReader, options: TreeOptions) -> SteppedLoad {
-        let stage = Stage::Chunks { loader: Loader::new(options), next: 0, bytes: Vec::new() };
+        let stage = Stage::Chunks { loader: Box::new(Loader::new(options)), next: 0, bytes: Vec::new() };
         SteppedLoad { reader, stage }
     }
 

@@ -50,9 +50,6 @@ pub enum SnapStreamError {
     /// An ACL comes twice, or has the number of the open one.
     #[error("ACL {0} comes twice")]
     Acl(i64),
-    /// An ACL whose names are not UTF-8.
-    #[error("ACL {0} is not UTF-8")]
-    AclText(i64),
     /// A node that does not hang in the tree.
     #[error("node {path:?} {source}")]
     Node {
@@ -343,9 +340,7 @@ impl SnapSink {
         if number == ACL_OPEN || self.acls.contains_key(&number) {
             return Err(SnapStreamError::Acl(number));
         }
-        let list =
-            AclVec::read(&mut Reader::new(&self.list)).map_err(|_| SnapStreamError::AclText(number))?;
-        let id = self.builder.acl(list);
+        let id = self.builder.acl(AclVec::of_encoded(&self.list));
         self.acls.insert(number, id);
         Ok(())
     }

@@ -450,3 +450,38 @@ fn the_document_shows_the_bytes() {
     let missing: Vec<String> = lines.filter(|line| !document.contains(line.as_str())).collect();
     assert!(missing.is_empty(), "not in the document:\n{}", missing.join("\n"));
 }
+
+#[test]
+fn a_reserved_chunk_is_filled_later_and_the_rest_stays_where_it_is() {
+    let disk = SimDisk::new(1);
+    let store = store(&disk);
+    let mut writer = store.create_received(meta(5)).unwrap();
+    let reserved = writer.reserve(9, 50).unwrap();
+    for (kind, raw) in contents() {
+        writer.chunk(kind, &raw).unwrap();
+    }
+    assert_eq!(writer.chunk_count(), 5);
+    // Compressible: it is stored as it is all the same.
+    writer.fill(reserved, &[3; 50]).unwrap();
+    let info = writer.finish(Zxid(5), b"digest").unwrap();
+    assert_eq!(
+        (info.chunk_count, info.file_bytes),
+        (5, file_bytes(&disk, &store.path(Zxid(5))).len() as u64)
+    );
+    assert!(store.verify(Zxid(5)).unwrap().is_good());
+    let mut expected = contents();
+    expected.insert(0, (9, vec![3; 50]));
+    assert_eq!(read(&store.reader(Zxid(5)).unwrap()).unwrap(), expected);
+}
+
+#[test]
+fn a_received_snapshot_that_was_not_finished_goes_when_the_store_is_opened() {
+    let disk = SimDisk::new(1);
+    let writers = store(&disk);
+    let (mut received, own) = (writers.create_received(meta(5)).unwrap(), writers.create(meta(5)).unwrap());
+    received.chunk(1, b"some of it").unwrap();
+    assert_eq!(disk.list(dir()).unwrap().len(), 2, "beside each other");
+    std::mem::forget((received, own));
+    store(&disk);
+    assert!(disk.list(dir()).unwrap().is_empty());
+}

@@ -96,6 +96,12 @@ impl Script<'_> {
         self.process(node).is_some_and(|p| p.member.is_receiving_state())
     }
 
+    /// The state it has received is in the place of its log, and not a tree yet.
+    #[must_use]
+    pub fn is_without_tree(&self, node: usize) -> bool {
+        self.process(node).is_some_and(|p| !p.member.has_tree())
+    }
+
     /// States received so far, by all.
     #[must_use]
     pub fn states_received(&self) -> u64 {
