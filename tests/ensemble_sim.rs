@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use zabra::base::rng::Rng;
-use zabra::testing::ensemble_sim::{Rule, SimCounts, SimOptions, run};
+use zabra::testing::ensemble_sim::{Rule, SimCounts, SimOptions, Slip, run};
 
 /// Seeds that every run of the tests meets.
 const FIXED_SEEDS: u64 = 24;
@@ -19,6 +19,8 @@ const FRESH_SEEDS: u64 = 12;
 
 /// Within so many seeds each mistake must be caught.
 const RULE_SEEDS_MAX: u64 = 300;
+/// Those of what stands between a server and its clients are caught sooner.
+const SLIP_SEEDS_MAX: u64 = 60;
 
 /// Runs all `seeds` on all cores; panics at the first failure with its trace and how to run it again.
 fn run_all(seeds: &[u64]) -> SimCounts {
@@ -53,6 +55,7 @@ fn fixed_seeds_have_one_history_and_go_where_they_should() {
         ("starts", counts.starts, 200),
         ("starts with a tail that is not known to be committed", counts.starts_with_tail, 100),
         ("leaders", counts.leaders, 100),
+        ("epochs that a leader went on into", counts.rollovers, 5),
         ("learners", counts.learners, 200),
         ("committed", counts.committed, 20_000),
         ("committed of several at once", counts.multis, 500),
@@ -60,6 +63,17 @@ fn fixed_seeds_have_one_history_and_go_where_they_should() {
         ("unknown outcomes that were committed", counts.unknown_committed, 500),
         ("reads", counts.reads, 5_000),
         ("syncs", counts.synced_reads, 2_000),
+        ("failed writes", counts.failed_writes, 500),
+        ("watches set", counts.watches_set, 2_000),
+        ("watches removed", counts.watches_removed, 100),
+        ("events", counts.events, 5_000),
+        ("events of what was missed", counts.caught_up, 200),
+        ("one-shot watches kept over connections", counts.watches_kept, 200),
+        ("nodes that came and went unseen", counts.unseen, 1),
+        ("accesses to registers without zxids", counts.linear, 5_000),
+        ("appends to lists", counts.appends, 500),
+        ("reads of lists", counts.list_reads, 1_000),
+        ("clients that lived through the calm", counts.calm_clients, 50),
         ("moves", counts.moves, 200),
         ("connections that broke under clients", counts.client_cuts, 50),
         ("cut logs", counts.truncated, 5),
@@ -113,26 +127,76 @@ fn the_same_seed_is_the_same_run() {
     }
 }
 
-/// The mutation score: rules switched off, and caught.
-#[test]
-fn every_rule_switched_off_is_noticed() {
+/// What is asked of each of `all`, on all cores; those for which there is no answer.
+fn ask_all<T: Copy + Send + Sync + std::fmt::Debug>(
+    all: &[T],
+    ask: impl Fn(T) -> Option<String> + Sync,
+) -> Vec<T> {
     let next = AtomicU64::new(0);
     let missed = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(&rule) = Rule::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    let options = SimOptions { rule: Some(rule), ..SimOptions::default() };
-                    match (0..RULE_SEEDS_MAX).find_map(|seed| run(seed, options).err()) {
-                        Some(failure) => println!("{rule:?}: seed {}: {}", failure.seed, failure.what),
-                        None => missed.lock().unwrap().push(rule),
+                while let Some(&one) = all.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    match ask(one) {
+                        Some(answer) => println!("{one:?}: {answer}"),
+                        None => missed.lock().unwrap().push(one),
                     }
                 }
             });
         }
     });
-    let missed = missed.into_inner().unwrap();
+    missed.into_inner().unwrap()
+}
+
+/// The first of the seeds that notices, and what it says.
+fn noticed(seeds: u64, options: SimOptions) -> Option<String> {
+    let failure = (0..seeds).find_map(|seed| run(seed, options).err())?;
+    Some(format!("seed {}: {}", failure.seed, failure.what))
+}
+
+/// The mutation score: rules switched off, and caught.
+#[test]
+fn every_rule_switched_off_is_noticed() {
+    let missed = ask_all(&Rule::ALL, |rule| {
+        noticed(RULE_SEEDS_MAX, SimOptions { rule: Some(rule), ..SimOptions::default() })
+    });
     println!("mutation score: {} of {} rules", Rule::ALL.len() - missed.len(), Rule::ALL.len());
     assert!(missed.is_empty(), "not noticed within {RULE_SEEDS_MAX} seeds: {missed:?}");
+}
+
+/// What clients are told is judged: a mistake on the way to them is noticed, by the rule that it breaks.
+#[test]
+fn every_slip_on_the_way_to_clients_is_noticed() {
+    let missed = ask_all(&Slip::ALL, |(slip, whys)| {
+        // Long enough for a session to end.
+        let calm_ms = if slip == Slip::TouchesLost { 10_000 } else { 1_000 };
+        let options =
+            SimOptions { slip: Some(slip), blind: slip.is_blind(), calm_ms, ..SimOptions::default() };
+        let answer = noticed(SLIP_SEEDS_MAX, options)?;
+        assert!(whys.split('|').any(|why| answer.contains(why)), "{slip:?}: {answer}, expected {whys}");
+        Some(answer)
+    });
+    assert!(missed.is_empty(), "not noticed within {SLIP_SEEDS_MAX} seeds: {missed:?}");
+}
+
+/// Servers that lie about zxids: what clients see is enough to tell that a sync has seen too little.
+#[test]
+fn a_sync_that_is_not_confirmed_is_noticed_without_zxids() {
+    let options = SimOptions { rule: Some(Rule::SyncUnconfirmed), blind: true, ..SimOptions::default() };
+    let answer = noticed(RULE_SEEDS_MAX, options).expect("noticed");
+    println!("{answer}");
+    assert!(answer.contains("not linearizable") || answer.contains("behind a sync"), "{answer}");
+}
+
+/// No election, no end of a session, no broken connection.
+#[test]
+fn ten_minutes_of_calm_see_no_election() {
+    for seed in 0..2 {
+        let options = SimOptions { safety_ms: 3_000, calm_ms: 600_000, ..SimOptions::default() };
+        let report = run(seed, options).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(report.counts.calm_ms, 600_000);
+        assert!(report.counts.calm_clients >= 3, "a client of each node lives through it");
+    }
 }

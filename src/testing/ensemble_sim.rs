@@ -1,5 +1,5 @@
 //! Whole ensembles, deterministic from one seed: 3 or 5 voters and up to two observers, each on a simulated disk of its own, over a simulated
-//! network, with clocks of their own; clients that write, read, sync and move; and every fault of `docs/durability.md`.
+//! network, with clocks of their own; clients that write, read, watch, sync and move; and every fault of `docs/durability.md`.
 //!
 //! The nodes run the product's own code from one end to the other: `recover`, `Member` (election, ZAB, log, superblock), `Prepare`, `Tree`,
 //! `Tracker`, `SnapshotTask`, `retire`, `SpareMaker`. What is simulated is what lies below (disk, network, clock) and the shell above
@@ -8,7 +8,8 @@
 //! - E1: one seed, one run: no clock, no thread, no order of a hash table decides anything (trace and fingerprint are compared).
 //! - E2: after every step the [`invariants`] hold; one that does not is a [`SimFailure`] with the seed and the last lines of the trace.
 //! - E3: a safety phase with faults, then a liveness phase without: a leader, everybody in step, a write by a client of every node, equal trees.
-//! - E4: the net is proven: [`Rule`] names mistakes that the product can be told to make, and each must be caught.
+//! - E4: the net is proven: [`Rule`] names mistakes that the product can be told to make, [`Slip`] those of the simulated shell on the way to clients,
+//!   and each must be caught.
 //!
 //! How to run: `docs/zab.md` §9.
 
@@ -35,7 +36,7 @@ use crate::base::{ConnId, Zxid};
 use crate::storage::log::Flusher;
 use crate::zab::LinkId;
 
-pub use self::options::{SimCounts, SimOptions, Stage};
+pub use self::options::{SimCounts, SimOptions, Slip, Stage};
 pub use self::script::{Client as ScriptClient, Halt, Script, Told, play};
 pub use crate::zab::Rule;
 
@@ -192,6 +193,8 @@ struct World {
     /// A script says what happens, not the seed.
     directed: Option<script::Directed>,
     conns: u64,
+    /// Answers to multiReads, by request, for a slip.
+    torn: BTreeMap<Vec<u8>, Vec<u8>>,
     fingerprint: u64,
     trace: Vec<String>,
 }
@@ -222,6 +225,7 @@ impl World {
             faults: faults::Faults::default(),
             directed: None,
             conns: 0,
+            torn: BTreeMap::new(),
             fingerprint: 0,
             trace: Vec::new(),
         }

@@ -1,7 +1,7 @@
 //! What goes wrong, and when it is over.
 
 use super::node::{End, Node};
-use super::options::Setup;
+use super::options::{Setup, Slip};
 use super::{Event, Violation, World};
 use crate::storage::vfs::Vfs;
 use crate::testing::sim_disk::{Fault, OpKind};
@@ -217,6 +217,13 @@ impl World {
             Relief::Clock(node) => self.nodes[node].clock.change(now, 1_000, 0),
         }
         Ok(())
+    }
+
+    /// A slip: somebody stops, and says so, when nothing is wrong.
+    pub(super) fn restless(&mut self) {
+        if self.options.slip == Some(Slip::Restless) {
+            self.stop(0);
+        }
     }
 
     /// Nothing is wrong any more.

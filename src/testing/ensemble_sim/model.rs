@@ -1,12 +1,20 @@
-//! What is known of the one history: every transaction ever proposed, those committed in order, what each disk holds, and what clients were told.
+//! What is known of the one history: every transaction ever proposed, those committed in order, the tree behind each of them, and what clients
+//! asked for and were told.
 
-use std::collections::BTreeMap;
+mod nodes;
+mod replay;
 
-use super::options::Register;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::invariants::{linear, lists};
 use super::{Violation, show, violated};
 use crate::base::checksum::crc32;
 use crate::base::{Epoch, SessionId, Zxid};
+use crate::wire::OpCode;
 use crate::wire::txn::{Proposal, Txn};
+
+pub(super) use nodes::{Change, Nodes};
+pub(super) use replay::Expected;
 
 /// A transaction, as far as it is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +39,19 @@ pub(super) struct Model {
     pub(super) digests: BTreeMap<Zxid, u64>,
     /// Who led an epoch: node and incarnation.
     pub(super) leaders: BTreeMap<Epoch, (usize, u64)>,
-    pub(super) registers: BTreeMap<String, Register>,
+    /// The tree behind each of the committed.
+    pub(super) nodes: Nodes,
+    /// Writes that clients have sent, and whose place is not known.
+    pub(super) asked: BTreeMap<(SessionId, i32), (OpCode, Vec<u8>)>,
+    /// What those must be answered whose place is known.
+    pub(super) expected: BTreeMap<Zxid, Expected>,
+    /// Sessions whose end somebody has decided on.
+    pub(super) ending: BTreeSet<SessionId>,
+    /// What happened to registers and lists, as clients saw it.
+    pub(super) accesses: BTreeMap<String, Vec<linear::Access>>,
+    pub(super) lists: lists::History,
+    /// Grows with each request and each answer: real time, as far as clients can tell.
+    moments: u64,
     /// Last effective request of each session in the committed history.
     pub(super) last_cxid: BTreeMap<SessionId, i32>,
     /// Multi transactions that changed something.
@@ -113,29 +133,18 @@ impl Model {
         if let Some(payload) = self.payloads.remove(&zxid) {
             let proposal = Proposal::read(&payload).expect("read before");
             self.multis += u64::from(known.effective && matches!(proposal.txn, Txn::Multi(_)));
-            self.note_registers(zxid, &proposal.txn);
+            let request = self.asked.remove(&(known.session, known.cxid));
+            let request = request.as_ref().map(|(op, body)| (*op, body.as_slice()));
+            if let Some(expected) = self.nodes.replay(zxid, &proposal, request)? {
+                self.expected.insert(zxid, expected);
+            }
         }
         Ok(known)
     }
 
-    fn note_registers(&mut self, zxid: Zxid, txn: &Txn<'_>) {
-        let (path, data) = match txn {
-            Txn::Create(create) => (create.path, create.data),
-            Txn::SetData { path, data, .. } => (*path, *data),
-            Txn::Multi(ops) if is_effective(txn) => {
-                return ops.iter().for_each(|(_, op)| self.note_registers(zxid, &op));
-            }
-            _ => return,
-        };
-        if path.starts_with("/r") {
-            let register = self.registers.entry(path.to_owned()).or_default();
-            register.insert(zxid, data.map(<[u8]>::to_vec));
-        }
-    }
-
-    /// What a read of a register at `zxid` must give; the outer `None` is no node.
-    pub(super) fn read(&self, path: &str, zxid: Zxid) -> Option<Option<Vec<u8>>> {
-        let register = self.registers.get(path)?;
-        register.range(..=zxid).next_back().map(|(_, data)| data.clone())
+    /// The next moment.
+    pub(super) fn moment(&mut self) -> u64 {
+        self.moments += 1;
+        self.moments
     }
 }

@@ -5,15 +5,17 @@
 //! - ND3: flushes end when their event comes, not before; several inputs share one flush, as the seed has it.
 
 mod background;
+mod conns;
 mod decay;
 mod life;
 mod serve;
+mod slips;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use parking_lot::RwLock;
 
-use super::clients::{Conn, Request};
+use super::clients::{Conn, Request, is_write};
 use super::net::ConnKey;
 use super::options::Setup;
 use super::{Event, Turn, Violation, World, conn_of_link, invariants, violated};
@@ -135,6 +137,20 @@ pub(super) struct Desk {
     /// Sessions heard of, for the leader.
     pub(super) touches: BTreeMap<SessionId, i32>,
     pub(super) revalidated: Vec<(SessionId, bool)>,
+    /// While it leads: when each session was last heard of, and how long it may be silent, ms.
+    pub(super) heard: BTreeMap<SessionId, (MonoMs, i32)>,
+    /// A slip: nothing is said of sessions.
+    pub(super) mute: bool,
+}
+
+impl Desk {
+    /// A leader hears of a session.
+    pub(super) fn note_heard(&mut self, session: SessionId, timeout_ms: Option<i32>) {
+        let known = self.heard.get(&session).map(|(_, timeout_ms)| *timeout_ms);
+        if let Some(timeout_ms) = timeout_ms.or(known) {
+            self.heard.insert(session, (self.now, timeout_ms));
+        }
+    }
 }
 
 impl Host for Desk {
@@ -156,11 +172,17 @@ impl Host for Desk {
     fn touched(&mut self, touch: Touch) {
         if let Some(handle) = self.sessions.get(touch.session) {
             handle.touch(self.now);
+            self.note_heard(touch.session, None);
         }
     }
 
     fn revalidate(&mut self, link: LinkId, touch: Touch) -> bool {
-        self.sessions.resume(touch.session, touch.timeout_ms, conn_of_link(link), self.now).is_some()
+        let owner = conn_of_link(link);
+        let valid = self.sessions.resume(touch.session, touch.timeout_ms, owner, self.now).is_some();
+        if valid {
+            self.note_heard(touch.session, Some(touch.timeout_ms));
+        }
+        valid
     }
 
     fn revalidated(&mut self, session: SessionId, valid: bool) {
@@ -169,6 +191,9 @@ impl Host for Desk {
 
     fn put_touches(&mut self, out: &mut Vec<u8>) {
         for (session, timeout_ms) in std::mem::take(&mut self.touches) {
+            if self.mute {
+                continue;
+            }
             Touch { session, timeout_ms }.put(out);
         }
     }
@@ -270,7 +295,7 @@ impl World {
                 return Ok(());
             }
         }
-        self.answer_revalidations(node, process)
+        self.answer_revalidations(process)
     }
 
     fn carry_out(
@@ -328,7 +353,7 @@ impl World {
         process.desk.touches.clear();
         process.desk.revalidated.clear();
         process.syncs.clear();
-        self.disconnect_all(node, process);
+        self.disconnect_all(process);
     }
 
     /// Bytes go out, in random pieces.

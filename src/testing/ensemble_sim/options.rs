@@ -1,6 +1,5 @@
 //! What a run is told, what it decides once from its seed, and what it counts.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,11 +26,82 @@ pub struct SimOptions {
     pub safety_ms: u64,
     /// The mistake.
     pub rule: Option<Rule>,
+    /// Another kind of mistake: one of the simulated shell.
+    pub slip: Option<Slip>,
+    /// What clients are told is judged without a look at any zxid.
+    pub blind: bool,
+    /// Virtual time behind it all in which nothing happens, ms.
+    pub calm_ms: u64,
+}
+
+/// Mistakes of what stands between the product's code and its clients, so that what judges their histories can be seen to judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slip {
+    /// Some events never come.
+    EventLost,
+    /// Some events come behind the next answer.
+    EventLate,
+    /// Some events come twice.
+    EventTwice,
+    /// The events of a transaction come in the wrong order.
+    EventsReversed,
+    /// Some reads set no watch.
+    WatchNotSet,
+    /// A watch that is removed is still there.
+    RemovalForgotten,
+    /// Watches that are set again are set, and what they missed is not told.
+    MissedNotTold,
+    /// Watches that are set again tell what their client knew.
+    KnownToldAgain,
+    /// Some writes are answered with what they would have come to a transaction earlier or later.
+    AnswerAltered,
+    /// Some reads leave out a child.
+    ChildHidden,
+    /// A multiRead reads its parts one by one, while others write.
+    MultiReadTorn,
+    /// A sync is answered at once.
+    SyncNotAsked,
+    /// A leader ends sessions early.
+    ExpiredEarly,
+    /// Some clients are told that their session has ended, which has not.
+    EndToldWrongly,
+    /// Learners do not tell their leader who is alive.
+    TouchesLost,
+    /// In the calm somebody stops.
+    Restless,
+}
+
+impl Slip {
+    /// All of them, and what the rule that notices says.
+    pub const ALL: [(Slip, &str); 16] = [
+        (Slip::EventLost, "was not told"),
+        (Slip::EventLate, "was not told"),
+        (Slip::EventTwice, "due is"),
+        (Slip::EventsReversed, "due is"),
+        (Slip::WatchNotSet, "was not told"),
+        (Slip::RemovalForgotten, "due is"),
+        (Slip::MissedNotTold, "sets its watches"),
+        (Slip::KnownToldAgain, "sets its watches"),
+        (Slip::AnswerAltered, "must be"),
+        (Slip::ChildHidden, "the history has"),
+        (Slip::MultiReadTorn, "part of a transaction"),
+        (Slip::SyncNotAsked, "not linearizable|behind a sync"),
+        (Slip::ExpiredEarly, " ms"),
+        (Slip::EndToldWrongly, "nobody has ended it"),
+        (Slip::TouchesLost, "in the calm"),
+        (Slip::Restless, "in the calm"),
+    ];
+
+    /// Those which must be found without zxids.
+    #[must_use]
+    pub const fn is_blind(self) -> bool {
+        matches!(self, Slip::MultiReadTorn | Slip::SyncNotAsked)
+    }
 }
 
 impl Default for SimOptions {
     fn default() -> SimOptions {
-        SimOptions { safety_ms: 20_000, rule: None }
+        SimOptions { safety_ms: 20_000, rule: None, slip: None, blind: false, calm_ms: 2_000 }
     }
 }
 
@@ -82,8 +152,32 @@ counts! {
     unknown_committed,
     /// Reads checked.
     reads,
-    /// Reads behind a sync checked.
+    /// Syncs checked.
     synced_reads,
+    /// Writes that were answered with an error.
+    failed_writes,
+    /// Watches set by reads and addWatch.
+    watches_set,
+    /// Watches removed.
+    watches_removed,
+    /// Watch events.
+    events,
+    /// Of them, those of what was missed between two connections.
+    caught_up,
+    /// One-shot watches that were set again on another connection, and had missed nothing.
+    watches_kept,
+    /// Nodes that came and went between two connections, and whose exists watch could not tell.
+    unseen,
+    /// Accesses to registers judged without zxids.
+    linear,
+    /// Appends to lists judged without zxids.
+    appends,
+    /// Reads of lists judged without zxids.
+    list_reads,
+    /// Virtual time in which nothing happened, ms.
+    calm_ms,
+    /// Clients that only lived in that time.
+    calm_clients,
     /// Clients that took their session to another node.
     moves,
     /// Connections of clients that broke under them.
@@ -195,7 +289,7 @@ impl Setup {
             snapshot_ms: [300, 1_000, 4_000][rng.below(3) as usize],
             think_ms: [5, 20, 80][rng.below(3) as usize],
             session_ms: [1_500, 6_000][rng.below(2) as usize],
-            counter_max: [COUNTER_MAX_DEFAULT, COUNTER_MAX_DEFAULT, 300 + rng.below(700) as u32]
+            counter_max: [COUNTER_MAX_DEFAULT, COUNTER_MAX_DEFAULT, 40 + rng.below(400) as u32]
                 [rng.below(3) as usize],
             limits: Limits::new(tick_ms, 10, 5, liveness_ms, 50 + rng.below(100)),
             election: election::Options {
@@ -314,5 +408,10 @@ pub(super) fn register(number: u64) -> String {
     format!("/r{number}")
 }
 
-/// Values of one register by the zxid that wrote them.
-pub(super) type Register = BTreeMap<crate::base::Zxid, Option<Vec<u8>>>;
+/// Nodes that come and go, with children.
+pub(super) const PLACES: u64 = 6;
+
+/// The path of one.
+pub(super) fn place(number: u64) -> String {
+    format!("/n{number}")
+}

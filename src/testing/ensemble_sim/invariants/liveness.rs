@@ -2,7 +2,7 @@
 //! are the same.
 
 use super::super::{Violation, World, violated};
-use super::at_most_once;
+use super::{at_most_once, calm, linear, lists};
 use crate::node::member::Standing;
 use crate::testing::node_sim::dump;
 
@@ -21,7 +21,9 @@ pub(in super::super) fn check(world: &mut World) -> Result<(), Violation> {
         }
         world.step()?;
     }
-    world.clients.iter_mut().for_each(|client| client.stopped = true);
+    for client in world.clients.iter_mut().filter(|client| !client.stopped) {
+        (client.stopped, client.watching.pings) = (true, true);
+    }
     let deadline = world.now + SETTLE_MS;
     while !is_level(world) {
         if world.now > deadline {
@@ -30,9 +32,13 @@ pub(in super::super) fn check(world: &mut World) -> Result<(), Violation> {
         world.step()?;
     }
     equal_trees(world)?;
+    calm::check(world)?;
     world.counts.virtual_ms += world.now;
     world.counts.multis = world.model.multis;
-    at_most_once::check_unknown(world)
+    at_most_once::check_unknown(world)?;
+    world.give_up_waiting();
+    linear::check(world)?;
+    lists::check(world)
 }
 
 fn serves(world: &World, first: usize) -> bool {
@@ -60,6 +66,8 @@ fn equal_trees(world: &World) -> Result<(), Violation> {
         let mut facts = dump(&process.tree.read());
         // Where it begins depends on where the tree came from.
         facts.remove("digest log");
+        // They are of the clients of each.
+        facts.remove("watches");
         facts
     };
     let first = facts(0);

@@ -4,17 +4,23 @@
 pub(super) mod agreement;
 pub(super) mod applied;
 pub(super) mod at_most_once;
+pub(super) mod calm;
 pub(super) mod digest;
 pub(super) mod epochs;
 pub(super) mod leader_complete;
+pub(super) mod linear;
+pub(super) mod lists;
 pub(super) mod liveness;
 pub(super) mod one_leader;
 pub(super) mod promises;
 pub(super) mod quorum_durable;
 pub(super) mod reads;
 pub(super) mod real_time;
+pub(super) mod replies;
 pub(super) mod session_order;
+pub(super) mod sessions;
 pub(super) mod synced;
+pub(super) mod watches;
 
 use super::node::Process;
 use super::{Violation, World};
@@ -44,6 +50,7 @@ pub(super) fn after_start(
     epochs::check(world, node, epochs)?;
     applied::check(world, node, tree.applied())?;
     digest::check(world, node, tree.applied(), tree.digest())?;
+    sessions::check_tree(world, node, tree)?;
     quorum_durable::started(world, node, tree.applied(), reader, last, intent)?;
     agreement::check(world, node, tree.applied())
 }

@@ -1,8 +1,8 @@
 //! What runs beside: snapshots, retention, purging, spares, expiry of sessions.
 
 use super::super::clients::Request;
-use super::super::options::Setup;
-use super::super::{Turn, Violation, World, show};
+use super::super::options::{Setup, Slip};
+use super::super::{Turn, Violation, World, invariants, show};
 use super::Process;
 use crate::base::{ConnId, MonoMs, WallMs, Zxid};
 use crate::node::SnapshotTask;
@@ -19,7 +19,7 @@ impl World {
     ) -> Result<(), Violation> {
         let delay = 10 + self.rng.below(80);
         self.plan(node, process, Turn::Background, delay);
-        self.expire(process, now);
+        self.expire(node, process, now)?;
         if self.rng.one_in(3) {
             let made = process.spares.prepare_if_needed().map(drop);
             survive(process, made);
@@ -40,15 +40,18 @@ impl World {
         Ok(())
     }
 
-    fn expire(&mut self, process: &mut Process, now: MonoMs) {
+    fn expire(&mut self, node: usize, process: &mut Process, now: MonoMs) -> Result<(), Violation> {
         if !process.leads() {
-            return;
+            return Ok(());
         }
         let mut due = Vec::new();
-        process.desk.sessions.poll_expired(now, &mut due);
+        let early_ms = if self.options.slip == Some(Slip::ExpiredEarly) { 700 } else { 0 };
+        process.desk.sessions.poll_expired(MonoMs(now.0 + early_ms), &mut due);
         due.sort_unstable();
         for session in due {
+            invariants::sessions::check_expiry(node, &process.desk, session, now)?;
             self.counts.expired += 1;
+            self.model.ending.insert(session);
             process.desk.requests.push_back(Request {
                 session,
                 cxid: 0,
@@ -57,6 +60,7 @@ impl World {
                 conn: ConnId(0),
             });
         }
+        Ok(())
     }
 
     fn snapshot_step(&mut self, node: usize, process: &mut Process) {

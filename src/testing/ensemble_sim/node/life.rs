@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
-use super::super::options::Setup;
+use super::super::options::{Setup, Slip};
 use super::super::{Event, Turn, Violation, World, invariants, show, violated};
 use super::{Desk, Process};
 use crate::base::{MonoMs, Zxid};
@@ -121,6 +121,8 @@ impl World {
                 sessions: Tracker::new(100, 1),
                 touches: BTreeMap::new(),
                 revalidated: Vec::new(),
+                heard: BTreeMap::new(),
+                mute: self.options.slip == Some(Slip::TouchesLost),
             },
             tree: RwLock::new(tree),
             reader,
@@ -159,7 +161,7 @@ impl World {
 
     pub(super) fn end_process(&mut self, node: usize, mut process: Box<Process>, end: End) {
         self.note(|| format!("n{} ends: {end:?}", node + 1));
-        self.disconnect_all(node, &mut process);
+        self.disconnect_all(&mut process);
         let inc = self.nodes[node].inc;
         drop(process);
         let silently = end == End::Power && self.says_nothing_of_its_end();
@@ -177,7 +179,7 @@ impl World {
     pub(in super::super) fn stop(&mut self, node: usize) {
         let Some(process) = self.nodes[node].process.take() else { return };
         let mut process = *process;
-        self.disconnect_all(node, &mut process);
+        self.disconnect_all(&mut process);
         let inc = self.nodes[node].inc;
         let Process { member, .. } = process;
         let stopped = member.stop();
@@ -243,6 +245,8 @@ impl World {
         self.counts.snaps += 1;
         self.note(|| format!("n{} has received the state at {}", node + 1, show(zxid)));
         invariants::digest::check(self, node, zxid, tree.digest())?;
+        invariants::sessions::check_tree(self, node, &tree)?;
+        invariants::watches::tree_goes(node, process.tree.read().watch_count())?;
         process.tree = RwLock::new(tree);
         Ok(())
     }

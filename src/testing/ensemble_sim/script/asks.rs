@@ -1,6 +1,5 @@
 //! What the clients of a script ask for.
 
-use super::super::clients::{Message, OpKind};
 use super::super::options::register;
 use super::{Client, Halt, Script, Told};
 use crate::node::auth::open_acl;
@@ -44,24 +43,22 @@ impl Script<'_> {
 
     /// A client sends a write, without waiting for the answer.
     pub fn write(&mut self, client: Client) -> Told {
-        self.put(client, OpKind::Write, |value, cxid| {
+        self.put(client, |value, cxid| {
             let path = register(client.0 as u64);
             let data = value.as_bytes();
-            let (op, body) = match cxid {
+            match cxid {
                 1 => (OpCode::Create, body::create_with(&path, Some(data), 0, &open_acl())),
                 _ => (OpCode::SetData, body::set_data(&path, Some(data), -1)),
-            };
-            Message::Write { cxid, op, body }
+            }
         })
     }
 
     /// A client creates nodes so large that fourteen of them fill a segment of the log.
     pub fn write_much(&mut self, client: Client, count: usize) -> Told {
         for _ in 0..count {
-            self.put(client, OpKind::Write, |_, cxid| {
+            self.put(client, |_, cxid| {
                 let path = format!("/b{}-{cxid}", client.0);
-                let body = body::create_with(&path, Some(&[b'.'; 1_200]), 0, &open_acl());
-                Message::Write { cxid, op: OpCode::Create, body }
+                (OpCode::Create, body::create_with(&path, Some(&[b'.'; 1_200]), 0, &open_acl()))
             })?;
             self.run_for(3)?;
         }
@@ -71,11 +68,7 @@ impl Script<'_> {
     /// A client creates a node that ends with its session.
     pub fn create_ephemeral(&mut self, client: Client) -> Told {
         let path = format!("/e{}-", client.0);
-        self.put(client, OpKind::Write, |_, cxid| Message::Write {
-            cxid,
-            op: OpCode::Create,
-            body: body::create(&path, 3),
-        })
+        self.put(client, |_, _| (OpCode::Create, body::create(&path, 3)))
     }
 
     /// A client reads what it has written.
@@ -86,23 +79,29 @@ impl Script<'_> {
     /// A client reads what another has written.
     pub fn read_of(&mut self, client: Client, other: Client) -> Told {
         let path = register(other.0 as u64);
-        self.put(client, OpKind::Read(path.clone()), |_, cxid| Message::Read { cxid, path })
+        self.put(client, |_, _| (OpCode::GetData, body::path_watch(&path, false)))
+    }
+
+    /// A client watches what another writes, for good.
+    pub fn watch_of(&mut self, client: Client, other: Client) -> Told {
+        let path = register(other.0 as u64);
+        self.put(client, |_, _| (OpCode::AddWatch, body::path_int(&path, 0)))
     }
 
     /// A client asks its node to catch up.
     pub fn sync(&mut self, client: Client) -> Told {
-        self.put(client, OpKind::Sync, |_, cxid| Message::Sync { cxid })
+        self.put(client, |_, _| (OpCode::Sync, body::path_only("/")))
     }
 
-    fn put(&mut self, client: Client, kind: OpKind, message: impl FnOnce(String, i32) -> Message) -> Told {
+    fn put(&mut self, client: Client, ask: impl FnOnce(String, i32) -> (OpCode, Vec<u8>)) -> Told {
         let state = &mut self.world.clients[client.0];
         let (Some((node, _, conn)), true, Some(session)) = (state.conn, state.live, state.session) else {
             return Err(Halt::Astray(format!("client {} has no session", client.0)));
         };
         state.cxid += 1;
         let cxid = state.cxid;
-        let message = message(format!("{session}:{cxid}"), cxid);
-        self.world.put_request(client.0, (node, conn), cxid, kind, message);
+        let (op, body) = ask(format!("{session}:{cxid}"), cxid);
+        self.world.put_request(client.0, (node, conn), cxid, op, body);
         Ok(())
     }
 

@@ -108,6 +108,12 @@ impl Script<'_> {
         self.world.counts.snaps
     }
 
+    /// Watch events that clients have heard so far.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.world.counts.events
+    }
+
     /// Logs cut so far.
     #[must_use]
     pub fn logs_cut(&self) -> u64 {
