@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use zabra::base::rng::Rng;
-use zabra::testing::ensemble_sim::{Rule, SimCounts, SimOptions, Slip, run};
+use zabra::testing::ensemble_sim::{Rule, SimCounts, SimOptions, Slip, Stage, play, run};
+use zabra::wire::quorum::PacketKind;
 
 /// Seeds that every run of the tests meets.
 const FIXED_SEEDS: u64 = 24;
@@ -199,4 +200,58 @@ fn ten_minutes_of_calm_see_no_election() {
         assert_eq!(report.counts.calm_ms, 600_000);
         assert!(report.counts.calm_clients >= 3, "a client of each node lives through it");
     }
+}
+
+/// A server whose tree differed has got a whole state on the connection that it still has when its leader goes on into the next epoch. It is not
+/// sent another: its clients stay, and what they watch is in the tree that it has.
+#[test]
+fn a_state_that_was_asked_for_comes_once() {
+    let stage = Stage { counter_max: 14, ..Stage::of(3) };
+    let played = play(1, None, stage, |s| {
+        s.start_led_by(2, &[0, 1])?;
+        let writer = s.client(2)?;
+        s.write_and_wait(writer)?;
+        s.spoil_memory(0);
+        s.write_and_wait(writer)?;
+        s.until("a state for who differs", |s| s.states_received() == 1 && s.serves(0))?;
+        let watcher = s.client(0)?;
+        s.watch_of(watcher, writer)?;
+        s.until_answered(watcher)?;
+        while s.rollovers() == 0 {
+            s.write_and_wait(writer)?;
+        }
+        s.until_level(&[0, 1, 2])?;
+        let before = s.events();
+        s.write_and_wait(writer)?;
+        s.until("the event", |s| s.events() == before + 1)?;
+        s.demand(s.states_received() == 1 && s.is_live(watcher), "nobody gets a state twice")
+    });
+    played.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// A server answers so late when its leader goes on into the next epoch that the log does not reach back to it any more: it needs a whole state, and
+/// gets it when its clients are gone. They are not left with a tree that does not know what they watch.
+#[test]
+fn who_is_late_for_the_next_epoch_lets_its_clients_go() {
+    let stage = Stage { counter_max: 60, tick_ms: 4_000, ..Stage::of(3) };
+    let played = play(1, None, stage, |s| {
+        s.start_led_by(2, &[0, 1])?;
+        let (writer, watcher) = (s.client(2)?, s.client(0)?);
+        s.write_and_wait(writer)?;
+        s.watch_of(watcher, writer)?;
+        s.until_answered(watcher)?;
+        s.hold(2, 0, PacketKind::LeaderInfo);
+        while s.rollovers() == 0 {
+            s.write_much(writer, 1)?;
+        }
+        s.write_much(writer, 40)?;
+        s.snapshot(2)?;
+        s.write_much(writer, 5)?;
+        s.snapshot(2)?;
+        s.demand(s.is_live(watcher), "its server has not answered yet")?;
+        s.release(2, 0)?;
+        s.until("a state for who is late", |s| s.states_received() == 1)?;
+        s.demand(!s.is_live(watcher), "its client has to come again")
+    });
+    played.unwrap_or_else(|failure| panic!("{failure}"));
 }

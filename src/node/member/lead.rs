@@ -185,7 +185,7 @@ impl Member {
                 self.storage.dir.enter_epoch(epoch)?;
                 self.leader_handles(now, Input::Entered);
             }
-            Decision::Synchronise { link, theirs } => self.synchronise(link, theirs)?,
+            Decision::Synchronise { link, theirs } => self.synchronise(now, link, theirs)?,
             Decision::Established => {
                 let epoch = self.leader_epoch();
                 self.positions.commit(self.positions.appended());
@@ -266,7 +266,7 @@ impl Member {
         }
     }
 
-    fn synchronise(&mut self, link: LinkId, theirs: Zxid) -> Result<(), MemberError> {
+    fn synchronise(&mut self, now: MonoMs, link: LinkId, theirs: Zxid) -> Result<(), MemberError> {
         let planned = match self.plan_for(theirs)? {
             Plan::Trunc { to } if self.broken.is(Rule::DiffWithoutTrunc) => Plan::Diff { after: to },
             Plan::Snap if self.broken.is(Rule::DiffBelowTheLog) => {
@@ -287,6 +287,14 @@ impl Member {
             Plan::Snap => Zxid::ZERO,
         };
         let plan = if feed.needs_state { Plan::Snap } else { planned };
+        if feed.kept && plan == Plan::Snap {
+            self.close(
+                link,
+                Some("it is too late for the epoch that it should have joined as it is".to_owned()),
+            );
+            self.leader_handles(now, Input::Left(link));
+            return Ok(());
+        }
         tracing::info!(peer = feed.id.0, zxid = %theirs, ?plan, "a learner is brought up to date");
         match plan {
             Plan::Diff { after } => {
@@ -471,6 +479,7 @@ impl Member {
             voter: self.electorate.is_voter(id),
             zabra: info.zabra,
             needs_state: info.needs_state,
+            kept: false,
             state_least: Zxid::ZERO,
             source: Source::Idle,
             sent: Zxid::ZERO,

@@ -92,6 +92,8 @@ pub(super) struct Feed {
     pub(super) zabra: bool,
     /// It gets a whole state, whatever it has.
     pub(super) needs_state: bool,
+    /// It serves, and joins the next epoch as it is: no state may come to it under its clients.
+    pub(super) kept: bool,
     /// What it has of this server's history: a state below it would take from its disk what may be committed by it.
     pub(super) state_least: Zxid,
     pub(super) source: Source,

@@ -4,7 +4,8 @@
 //!
 //! - RO1: it begins when everything proposed is committed and nobody waits for a sync, and nothing is proposed until it is over.
 //! - RO2: it is a change of epochs like any other: the machines of the old epoch are dropped, new ones begin with what is durable.
-//! - RO3: learners that are no Zabra nodes do not expect it: they are disconnected, and come again.
+//! - RO3: learners that are no Zabra nodes do not expect it: they are disconnected, and come again. So is one that answers so late that the log does not
+//!   reach back to it any more: a state that came to it while it serves would take from its clients what they watch, and they would not know.
 
 use super::link::{Kind, Source};
 use super::{Member, Role};
@@ -63,6 +64,8 @@ impl Member {
             if feed.zabra && feed.up_to_date && matches!(feed.source, Source::Live) {
                 feed.source = Source::Idle;
                 (feed.new_leader_sent, feed.up_to_date) = (false, false);
+                // Who asked for a whole state has got it.
+                (feed.needs_state, feed.kept) = (false, true);
                 again.push((*id, feed.id));
             } else {
                 others.push(*id);
