@@ -121,7 +121,7 @@ pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
     let Log { appender, flusher, reader, spares } = log;
     let prepare_options = prepare_options(&config, seed, appender.group_bytes_max());
     let node_id = dir.superblock().node_id;
-    let ensemble = config.ensemble.clone().map(|config| Arc::new(Ensemble::new(config)));
+    let ensemble = config.ensemble.clone().map(Ensemble::new);
     let (lane, dir, member) = match &ensemble {
         None => {
             let prepare = Prepare::new(tree.applied(), tree.digest(), prepare_options.clone());
@@ -131,7 +131,7 @@ pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
             let storage = MemberStorage { appender, flusher, reader, dir, snapshots: store.clone() };
             let tree_options = tree_options(&config, seed);
             let parts = MemberParts { storage, applied: tree.applied(), tree_options };
-            (Lane::Member(Arc::clone(ensemble)), None, Some(parts))
+            (Lane::Member(Arc::clone(&ensemble.notify)), None, Some(parts))
         }
     };
     let limits = CommitLimits {

@@ -19,11 +19,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::base::SessionId;
-use crate::server::Shared;
-use crate::server::conn::Conn;
-use crate::server::ensemble::Ensemble;
 use crate::storage::log::Group;
 use crate::wire::OpCode;
 
@@ -72,8 +70,8 @@ pub(crate) struct CommitLimits {
 pub(crate) enum Lane {
     /// This server alone.
     Alone(Box<Alone>),
-    /// The member of an ensemble.
-    Member(Arc<Ensemble>),
+    /// The member of an ensemble, by what wakes its thread.
+    Member(Arc<Notify>),
 }
 
 /// See the module's documentation.
@@ -106,7 +104,7 @@ impl Commit {
         }
     }
 
-    /// Adds writes, in one hold of the queue. Follow with [`Commit::kick`].
+    /// Adds writes, in one hold of the queue. Follow with [`Shared::carry_out`].
     pub(crate) fn submit<R>(&self, f: impl FnOnce(&mut Queue) -> R) -> R {
         let mut queue = self.queue.lock();
         let (before, bytes_before) = (queue.entries.len(), queue.bytes.len());
@@ -138,19 +136,11 @@ impl Commit {
         self.outstanding.load(Ordering::Relaxed)
     }
 
-    /// Sees that the writes that `me` submitted are carried out.
-    pub(crate) fn kick(&self, shared: &Shared, me: &Conn, now: Instant) {
-        match &self.lane {
-            Lane::Alone(alone) => alone.kick(shared, me, now),
-            Lane::Member(ensemble) => ensemble.kick(shared, me),
-        }
-    }
-
     /// Wakes whoever takes the queue.
     pub(crate) fn unpark(&self) {
         match &self.lane {
             Lane::Alone(alone) => alone.unpark(),
-            Lane::Member(ensemble) => ensemble.unpark(),
+            Lane::Member(notify) => notify.notify_one(),
         }
     }
 

@@ -215,7 +215,7 @@ impl Task<'_> {
         let (consumed, progress) = self.dispatch.frames(self.input.bytes(), now);
         self.input.consume(consumed);
         if self.dispatch.take_submitted() {
-            self.shared.commit.kick(self.shared, self.conn, now);
+            self.shared.carry_out(self.conn, now);
         }
         progress
     }

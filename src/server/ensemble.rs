@@ -42,7 +42,7 @@ pub(crate) struct Ensemble {
     figures: Mutex<Figures>,
     revalidations: Mutex<Vec<Revalidation>>,
     /// Wakes the member's thread.
-    notify: Notify,
+    pub(crate) notify: Arc<Notify>,
     /// From the start of the member's thread to its end.
     shell: Mutex<Option<Box<Shell>>>,
     last_writer: LastWriter,
@@ -81,7 +81,7 @@ impl Ensemble {
             read_only: AtomicBool::new(false),
             figures: Mutex::default(),
             revalidations: Mutex::default(),
-            notify: Notify::new(),
+            notify: Arc::new(Notify::new()),
             shell: Mutex::default(),
             last_writer: LastWriter::default(),
             elections: AtomicU64::new(0),
@@ -123,14 +123,9 @@ impl Ensemble {
         self.course.lock().clone()
     }
 
-    /// Something is there for the member's thread.
-    pub(crate) fn unpark(&self) {
-        self.notify.notify_one();
-    }
-
     /// Asks the leader about a session. The connection's session is set when it has answered.
     pub(crate) fn revalidate(&self, conn: &Arc<Conn>, session: SessionId, timeout_ms: i32) {
         self.revalidations.lock().push(Revalidation { conn: Arc::clone(conn), session, timeout_ms });
-        self.unpark();
+        self.notify.notify_one();
     }
 }

@@ -62,7 +62,7 @@ pub(crate) struct Shared {
     pub(crate) sessions: Mutex<Tracker>,
     pub(crate) commit: Commit,
     /// `None`: this server is its own quorum.
-    pub(crate) ensemble: Option<Arc<Ensemble>>,
+    pub(crate) ensemble: Option<Ensemble>,
     pub(crate) conns: Registry,
     pub(crate) input: InputBudget,
     pub(crate) stats: ServerStats,
@@ -180,14 +180,23 @@ impl Shared {
         }
     }
 
+    /// Sees that the writes that `me` has submitted are carried out: by itself, if it is alone with them.
+    pub(crate) fn carry_out(&self, me: &Conn, now: Instant) {
+        if let Some(ensemble) = &self.ensemble {
+            ensemble.kick(self, me);
+        } else if let Some(alone) = self.commit.alone() {
+            alone.kick(self, me, now);
+        }
+    }
+
     /// A member of an ensemble without a leader that lets clients read.
     pub(crate) fn is_read_only(&self) -> bool {
-        self.ensemble.as_ref().is_some_and(|ensemble| ensemble.is_read_only())
+        self.ensemble.as_ref().is_some_and(Ensemble::is_read_only)
     }
 
     /// This server decides when a session has been silent for too long, and when a node has been empty for too long: alone, or as a leader.
     pub(crate) fn ends_sessions(&self) -> bool {
-        self.ensemble.as_ref().is_none_or(|ensemble| ensemble.leads())
+        self.ensemble.as_ref().is_none_or(Ensemble::leads)
     }
 
     /// A closeSession met a full disk: it is submitted again by the clock.

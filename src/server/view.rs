@@ -12,6 +12,7 @@ use crate::node::member::Standing;
 use crate::server::Shared;
 use crate::server::config::{Config, LOG_FOLDER, ZABRA_FOLDER};
 use crate::server::conn::Conn;
+use crate::server::ensemble::Ensemble;
 use crate::server::fourletter::{
     self, ClientLine, Learners, Mode, OUTPUT_BYTES_MAX, QuorumFigures, ServerView, SessionGroup, TreeFigures,
     WatchSummary, Word,
@@ -79,7 +80,7 @@ impl ServerView for Shared {
     }
 
     fn mode(&self) -> Mode {
-        match self.ensemble.as_ref().map(|ensemble| ensemble.standing()) {
+        match self.ensemble.as_ref().map(Ensemble::standing) {
             None => Mode::Standalone,
             Some(None) if self.is_read_only() => Mode::ReadOnly,
             Some(Some(Standing::Leading { .. })) => Mode::Leader,

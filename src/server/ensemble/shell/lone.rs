@@ -30,7 +30,7 @@ impl Ensemble {
             pending <= LONE_WRITES_MAX && shared.commit.outstanding() == pending
         };
         if !lone || self.carry_lone() {
-            self.unpark();
+            self.notify.notify_one();
         }
     }
 
