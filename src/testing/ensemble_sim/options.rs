@@ -78,7 +78,7 @@ impl Slip {
         (Slip::EventLate, "was not told"),
         (Slip::EventTwice, "due is"),
         (Slip::EventsReversed, "due is"),
-        (Slip::WatchNotSet, "was not told"),
+        (Slip::WatchNotSet, "was not told|asks at"),
         (Slip::RemovalForgotten, "due is"),
         (Slip::MissedNotTold, "sets its watches"),
         (Slip::KnownToldAgain, "sets its watches"),
