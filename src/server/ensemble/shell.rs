@@ -4,7 +4,7 @@
 //! - S2: what comes together is appended together, and flushed once.
 //! - S3: every turn is short: applying, feeding learners and sending go on in the next one.
 //! - S4: turns are the member's thread's (`thread`), but for one: the task of a connection that is alone with its writes takes them to the
-//!   peers and to the disk itself (`lone`), which saves the hand-over. It leaves everything else to the thread, and tells it what there is.
+//!   peers itself (`lone`), which saves a hand-over. It leaves everything else, the disk among it, to the thread, and tells it what there is.
 //! - S5: the lock is held for a turn, not for a flush. Before it nothing is locked (H2).
 
 mod apply;
@@ -103,8 +103,6 @@ pub(super) struct Shell {
     more: bool,
     /// For which deadline the member's thread waits.
     timer_at: Option<MonoMs>,
-    /// A connection's task has the flusher.
-    lent: bool,
     /// The tree is to be replaced, and kept as evidence.
     diverged_at: Option<Zxid>,
     figures_at: Instant,
@@ -154,7 +152,6 @@ impl Shell {
             again: false,
             more: true,
             timer_at: None,
-            lent: false,
             diverged_at: None,
             figures_at: Instant::now(),
             noted_at: Instant::now(),
@@ -272,29 +269,12 @@ impl Shell {
         self.more || self.to_flush.is_some() || std::mem::take(&mut self.again)
     }
 
-    /// What a connection's task does with a write that is alone under way: a short first half. S4.
-    fn begin_lone(&mut self) -> Option<Flusher> {
+    /// What a connection's task does with writes that are alone under way: they go to the peers before the member's thread has woken up. True when
+    /// that must look, too; it flushes them here. S4.
+    fn carry_lone(&mut self) -> bool {
         let now = self.shared.mono_now();
         self.take_queue(now);
-        self.member.finish_round(now);
         self.outputs(now);
-        self.send(now);
-        let flusher = self.take_flusher();
-        self.lent = flusher.is_some();
-        flusher
-    }
-
-    /// The second half of it; true when the member's thread must look, too.
-    fn end_lone(&mut self, flushed: Flushed) -> bool {
-        let now = self.shared.mono_now();
-        self.lent = false;
-        self.flushed(now, flushed);
-        self.outputs(now);
-        if self.member.has_to_apply() {
-            self.apply(1);
-            self.outputs(now);
-        }
-        self.answer_syncs();
         self.send(now);
         self.has_work_for_thread()
     }

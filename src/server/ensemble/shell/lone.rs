@@ -1,8 +1,8 @@
-//! Writes of a connection that is alone with them: without a hand-over to the member's thread. A wake-up costs about as much as a fast disk's flush.
+//! Writes of a connection that is alone with them: to the peers without a hand-over to the member's thread. A wake-up costs as much as half a flush
+//! of a fast disk, and this server's own flush, which is left to that thread, begins when the peers' do.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::slow_disk::flush;
 use crate::server::Shared;
 use crate::server::conn::Conn;
 use crate::server::ensemble::Ensemble;
@@ -36,12 +36,8 @@ impl Ensemble {
 
     /// True when the member's thread is needed.
     fn carry_lone(&self) -> bool {
-        // Who has it now looks into the queue behind us, or is told to.
+        // Who has it now looks into the queue afterwards, or is told to.
         let Some(mut held) = self.shell.try_lock() else { return true };
-        let Some(shell) = held.as_mut() else { return true };
-        let Some(flusher) = shell.begin_lone() else { return shell.has_work_for_thread() };
-        drop(held);
-        let flushed = flush(flusher);
-        self.shell.lock().as_mut().is_some_and(|shell| shell.end_lone(flushed))
+        held.as_mut().is_none_or(|shell| shell.carry_lone())
     }
 }

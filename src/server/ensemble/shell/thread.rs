@@ -5,7 +5,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::sync::oneshot;
@@ -14,9 +13,6 @@ use tokio::time::Sleep;
 use super::slow_disk::flush;
 use super::{Arrived, MemberParts, Shell, ensemble};
 use crate::server::Shared;
-
-/// How long a stop waits for a connection's task that flushes.
-const LENT_MAX: Duration = Duration::from_secs(1);
 
 /// Binds the ports between servers and starts the thread.
 ///
@@ -46,7 +42,8 @@ async fn run(shared: &Arc<Shared>, parts: MemberParts, started: oneshot::Sender<
     }
     let _ = started.send(Ok(()));
     turns(shared).await;
-    take_shell(shared).stop();
+    let shell = ensemble(shared).shell.lock().take();
+    shell.expect("this thread alone takes it away").stop();
 }
 
 async fn turns(shared: &Shared) {
@@ -66,20 +63,6 @@ async fn turns(shared: &Shared) {
 
 fn with_shell<R>(shared: &Shared, f: impl FnOnce(&mut Shell) -> R) -> R {
     f(ensemble(shared).shell.lock().as_mut().expect("this thread alone takes it away"))
-}
-
-/// The shell, when no connection's task is in the middle of a turn any more: none begins one, for the server stops.
-fn take_shell(shared: &Shared) -> Box<Shell> {
-    let began = Instant::now();
-    loop {
-        let mut held = ensemble(shared).shell.lock();
-        let lent = held.as_ref().is_some_and(|shell| shell.lent);
-        if !lent || began.elapsed() > LENT_MAX {
-            return held.take().expect("this thread alone takes it away");
-        }
-        drop(held);
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Wakes at the member's next deadline.
