@@ -7,10 +7,9 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use zabra::base::rng::Rng;
-use zabra::testing::ensemble_sim::{Rule, SimCounts, SimOptions, Slip, Stage, play, run};
+use zabra::testing::ensemble_sim::{Rule, SimCounts, SimFailure, SimOptions, Slip, Stage, play, run};
+use zabra::testing::seeded::{fresh_seeds, number_from_env, run_all};
 use zabra::wire::quorum::PacketKind;
 
 /// Seeds that every run of the tests meets.
@@ -23,34 +22,13 @@ const RULE_SEEDS_MAX: u64 = 300;
 /// Those of what stands between a server and its clients are caught sooner.
 const SLIP_SEEDS_MAX: u64 = 60;
 
-/// Runs all `seeds` on all cores; panics at the first failure with its trace and how to run it again.
-fn run_all(seeds: &[u64]) -> SimCounts {
-    let next = AtomicU64::new(0);
-    let total = Mutex::new(SimCounts::default());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    let report =
-                        run(seed, SimOptions::default()).unwrap_or_else(|failure| panic!("{failure}"));
-                    let mut total = total.lock().unwrap();
-                    *total = total.plus(report.counts);
-                }
-            });
-        }
-    });
-    total.into_inner().unwrap()
-}
-
-fn number_from_env(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+fn counts(seed: u64) -> Result<SimCounts, Box<SimFailure>> {
+    run(seed, SimOptions::default()).map(|report| report.counts)
 }
 
 #[test]
 fn fixed_seeds_have_one_history_and_go_where_they_should() {
-    let counts = run_all(&(0..FIXED_SEEDS).collect::<Vec<_>>());
+    let counts = run_all(&(0..FIXED_SEEDS).collect::<Vec<_>>(), counts);
     println!("{counts:#?}");
     let met = [
         ("starts", counts.starts, 200),
@@ -103,11 +81,8 @@ fn fixed_seeds_have_one_history_and_go_where_they_should() {
 /// `ZABRA_SEED` is where they start; without it nobody has seen them before.
 #[test]
 fn fresh_seeds_have_one_history() {
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
-    let mut seeds = Rng::new(number_from_env("ZABRA_SEED").unwrap_or_else(clock));
-    let count = number_from_env("ZABRA_ENSEMBLE_SEEDS").unwrap_or(FRESH_SEEDS);
-    let seeds: Vec<u64> = (0..count).map(|_| seeds.next_u64()).collect();
-    println!("{count} seeds: {:#?}", run_all(&seeds));
+    let seeds = fresh_seeds("ZABRA_ENSEMBLE_SEEDS", FRESH_SEEDS);
+    println!("{} seeds: {:#?}", seeds.len(), run_all(&seeds, counts));
 }
 
 /// The run of `ZABRA_SEED` itself, told line by line.

@@ -6,12 +6,8 @@
 //! ZABRA_SIM_SEEDS=n cargo test --release --test sim -- fresh   a campaign of n fresh seeds
 //! ```
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use zabra::base::rng::Rng;
-use zabra::testing::node_sim::{Bug, SimCounts, SimOptions, run};
+use zabra::testing::node_sim::{Bug, SimCounts, SimFailure, SimOptions, run};
+use zabra::testing::seeded::{fresh_seeds, number_from_env, run_all};
 
 /// Seeds that every run of the tests meets.
 const FIXED_SEEDS: u64 = 200;
@@ -20,34 +16,13 @@ const FRESH_SEEDS: u64 = 100;
 /// Within so many seeds each known mistake must be caught.
 const BUG_SEEDS_MAX: u64 = 1_000;
 
-/// Runs all `seeds` on all cores; panics at the first failure with its trace and how to run it again.
-fn run_all(seeds: &[u64]) -> SimCounts {
-    let next = AtomicU64::new(0);
-    let total = Mutex::new(SimCounts::default());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    let report =
-                        run(seed, SimOptions::default()).unwrap_or_else(|failure| panic!("{failure}"));
-                    let mut total = total.lock().unwrap();
-                    *total = total.plus(report.counts);
-                }
-            });
-        }
-    });
-    total.into_inner().unwrap()
-}
-
-fn number_from_env(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+fn counts(seed: u64) -> Result<SimCounts, Box<SimFailure>> {
+    run(seed, SimOptions::default()).map(|report| report.counts)
 }
 
 #[test]
 fn fixed_seeds_lose_nothing_and_go_where_they_should() {
-    let counts = run_all(&(0..FIXED_SEEDS).collect::<Vec<_>>());
+    let counts = run_all(&(0..FIXED_SEEDS).collect::<Vec<_>>(), counts);
     println!("{counts:#?}");
     let met = [
         ("starts", counts.starts, 1_000),
@@ -77,11 +52,8 @@ fn fixed_seeds_lose_nothing_and_go_where_they_should() {
 /// `ZABRA_SEED` is where they start; without it nobody has seen them before.
 #[test]
 fn fresh_seeds_lose_nothing() {
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
-    let mut seeds = Rng::new(number_from_env("ZABRA_SEED").unwrap_or_else(clock));
-    let count = number_from_env("ZABRA_SIM_SEEDS").unwrap_or(FRESH_SEEDS);
-    let seeds: Vec<u64> = (0..count).map(|_| seeds.next_u64()).collect();
-    println!("{count} seeds: {:#?}", run_all(&seeds));
+    let seeds = fresh_seeds("ZABRA_SIM_SEEDS", FRESH_SEEDS);
+    println!("{} seeds: {:#?}", seeds.len(), run_all(&seeds, counts));
 }
 
 /// The run of `ZABRA_SEED` itself, told line by line.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use zabra::testing::seeded::number_from_env;
 use zabra::testing::zab_model::{Bounds, Limits, LinkSet, Mutation, Report, World, fresh, roots, search};
 
 /// Small enough to be looked at in whole, from the empty ensemble on.
@@ -28,7 +29,7 @@ const LARGE: Bounds = Bounds {
 const SLICE_STATES: usize = 25_000;
 
 fn states_max(usual: usize) -> usize {
-    std::env::var("ZABRA_ZAB_STATES").map_or(usual, |n| n.parse().expect("ZABRA_ZAB_STATES is a number"))
+    number_from_env("ZABRA_ZAB_STATES").map_or(usual, |count| count as usize)
 }
 
 /// Of all link sets of one shape.

@@ -23,8 +23,6 @@ mod options;
 mod script;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use self::clients::Client;
 use self::model::Model;
@@ -34,10 +32,12 @@ use self::options::Setup;
 use crate::base::rng::Rng;
 use crate::base::{ConnId, Zxid};
 use crate::storage::log::Flusher;
+use crate::testing::seeded::{Violation, guarded, last_lines};
 use crate::zab::LinkId;
 
 pub use self::options::{SimCounts, SimOptions, Slip, Stage};
 pub use self::script::{Client as ScriptClient, Halt, Script, Told, play};
+pub use crate::testing::seeded::SimFailure;
 pub use crate::zab::Rule;
 
 /// Lines of the trace that a failure shows.
@@ -57,66 +57,27 @@ pub struct SimReport {
     pub trace: Vec<String>,
 }
 
-/// A broken rule.
-#[derive(Clone, Debug)]
-pub struct SimFailure {
-    /// The run.
-    pub seed: u64,
-    /// Which rule, and how.
-    pub what: String,
-    /// The last lines of the trace.
-    pub trace: Vec<String>,
-}
-
-impl fmt::Display for SimFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.trace {
-            writeln!(f, "  {line}")?;
-        }
-        writeln!(f, "{}", self.what)?;
-        write!(f, "replay: ZABRA_SEED={} cargo test --test ensemble_sim -- replay --nocapture", self.seed)
-    }
-}
-
 /// Runs the ensemble of `seed` to its end.
 ///
 /// # Errors
 /// A rule was broken; panics of the product come as failures too.
 pub fn run(seed: u64, options: SimOptions) -> Result<SimReport, Box<SimFailure>> {
-    conclude(seed, World::new(seed, options), World::run)
+    let replay = "cargo test --test ensemble_sim -- replay --nocapture";
+    conclude(seed, replay, World::new(seed, options), World::run)
 }
 
 fn conclude(
     seed: u64,
+    replay: &'static str,
     mut world: World,
     run: impl FnOnce(&mut World) -> Result<(), Violation>,
 ) -> Result<SimReport, Box<SimFailure>> {
-    let ended = catch_unwind(AssertUnwindSafe(|| run(&mut world)));
-    let what = match ended {
-        Ok(Ok(())) => {
-            return Ok(SimReport {
-                counts: world.counts,
-                fingerprint: world.fingerprint,
-                trace: world.trace,
-            });
-        }
-        Ok(Err(Violation(what))) => what,
-        Err(panic) => format!("panic: {}", panic_text(&*panic)),
+    let Some(what) = guarded(|| run(&mut world)) else {
+        return Ok(SimReport { counts: world.counts, fingerprint: world.fingerprint, trace: world.trace });
     };
-    let from = world.trace.len().saturating_sub(TRACE_SHOWN);
-    // A lock may be held where the panic came from: what is left of the world is not touched any more.
-    let trace = world.trace.split_off(from);
-    Err(Box::new(SimFailure { seed, what, trace }))
+    // A lock may be held where a panic came from: what is left of the world is not touched any more.
+    Err(Box::new(SimFailure { replay, seed, what, trace: last_lines(world.trace, TRACE_SHOWN) }))
 }
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a text")
-}
-
-/// A rule that does not hold.
-#[derive(Debug)]
-struct Violation(String);
 
 fn violated<T>(what: impl Into<String>) -> Result<T, Violation> {
     Err(Violation(what.into()))

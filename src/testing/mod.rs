@@ -10,6 +10,7 @@ pub mod fuzz_snap;
 pub mod fuzz_wire;
 pub mod log_model;
 pub mod node_sim;
+pub mod seeded;
 pub mod sim_disk;
 pub mod world;
 pub mod zab_model;

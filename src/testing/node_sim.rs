@@ -18,8 +18,7 @@ mod invariants;
 mod life;
 mod model;
 
-use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ops::Add;
 
 use self::endings::Image;
 use self::life::Life;
@@ -28,9 +27,11 @@ use crate::base::Zxid;
 use crate::base::rng::Rng;
 use crate::node::RecoverError;
 use crate::storage::log::LogError;
+use crate::testing::seeded::{Violation, guarded, last_lines};
 use crate::testing::sim_disk::SimDisk;
 
 pub use self::model::dump;
+pub use crate::testing::seeded::SimFailure;
 
 /// Starts of one life that may be cut short before it must succeed.
 const FAILED_STARTS_MAX: u32 = 3;
@@ -130,10 +131,11 @@ pub struct SimCounts {
     pub resets: u64,
 }
 
-impl SimCounts {
+impl Add for SimCounts {
+    type Output = SimCounts;
+
     /// Sums two runs.
-    #[must_use]
-    pub fn plus(self, o: SimCounts) -> SimCounts {
+    fn add(self, o: SimCounts) -> SimCounts {
         SimCounts {
             starts: self.starts + o.starts,
             starts_cut_short: self.starts_cut_short + o.starts_cut_short,
@@ -167,51 +169,18 @@ pub struct SimReport {
     pub trace: Vec<String>,
 }
 
-/// A broken rule.
-#[derive(Clone, Debug)]
-pub struct SimFailure {
-    /// The run.
-    pub seed: u64,
-    /// Which rule, and how.
-    pub what: String,
-    /// The last lines of the trace.
-    pub trace: Vec<String>,
-}
-
-impl fmt::Display for SimFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.trace {
-            writeln!(f, "  {line}")?;
-        }
-        writeln!(f, "{}", self.what)?;
-        write!(f, "replay: ZABRA_SEED={} cargo test --test sim -- replay --nocapture", self.seed)
-    }
-}
-
 /// Runs the node of `seed` to its end.
 ///
 /// # Errors
 /// A rule was broken; panics of the product come as failures too.
 pub fn run(seed: u64, options: SimOptions) -> Result<SimReport, Box<SimFailure>> {
     let mut sim = Sim::new(seed, options);
-    let ended = catch_unwind(AssertUnwindSafe(|| sim.run()));
-    let what = match ended {
-        Ok(Ok(())) => return Ok(SimReport { counts: sim.counts, trace: sim.trace }),
-        Ok(Err(Violation(what))) => what,
-        Err(panic) => format!("panic: {}", panic_text(&*panic)),
+    let Some(what) = guarded(|| sim.run()) else {
+        return Ok(SimReport { counts: sim.counts, trace: sim.trace });
     };
-    let from = sim.trace.len().saturating_sub(TRACE_SHOWN);
-    Err(Box::new(SimFailure { seed, what, trace: sim.trace.split_off(from) }))
+    let replay = "cargo test --test sim -- replay --nocapture";
+    Err(Box::new(SimFailure { replay, seed, what, trace: last_lines(sim.trace, TRACE_SHOWN) }))
 }
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a text")
-}
-
-/// A rule that does not hold.
-#[derive(Debug)]
-struct Violation(String);
 
 /// What stays from life to life.
 struct Sim {

@@ -13,6 +13,7 @@ use std::fs;
 use std::path::Path;
 
 use zabra::testing::ensemble_sim::{Rule, Script, SimFailure, SimReport, Stage, Told, play};
+use zabra::testing::seeded::number_from_env;
 
 mod election;
 mod epochs;
@@ -87,7 +88,7 @@ macro_rules! scenarios {
 use scenarios;
 
 fn seeds() -> u64 {
-    std::env::var("ZABRA_SCENARIO_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(SEEDS)
+    number_from_env("ZABRA_SCENARIO_SEEDS").unwrap_or(SEEDS)
 }
 
 fn all() -> impl Iterator<Item = &'static Scenario> {
@@ -155,7 +156,7 @@ fn told() {
     let Ok(name) = std::env::var("ZABRA_SCENARIO") else { return };
     let scenario = all().find(|scenario| scenario.name == name).expect("there is one of that name");
     let off = std::env::var("ZABRA_RULE").is_ok_and(|rule| rule == "off");
-    let seed = std::env::var("ZABRA_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    let seed = number_from_env("ZABRA_SEED").unwrap_or(0);
     match scenario.play(seed, off.then_some(scenario.rule)) {
         Ok(report) => report.trace.iter().for_each(|line| println!("{line}")),
         Err(failure) => println!("{failure}"),

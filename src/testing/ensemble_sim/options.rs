@@ -111,10 +111,11 @@ macro_rules! counts {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct SimCounts { $($(#[$doc])* pub $name: u64),+ }
 
-        impl SimCounts {
+        impl std::ops::Add for SimCounts {
+            type Output = SimCounts;
+
             /// Sums two runs.
-            #[must_use]
-            pub fn plus(self, other: SimCounts) -> SimCounts {
+            fn add(self, other: SimCounts) -> SimCounts {
                 SimCounts { $($name: self.$name + other.$name),+ }
             }
         }

@@ -155,7 +155,8 @@ pub fn play(
     world.directed = Some(Directed::default());
     // A scene begins in an ensemble that there has been: nobody's directory is new.
     (0..world.nodes.len()).for_each(|node| world.found(node));
-    conclude(seed, world, |world| {
+    let replay = "ZABRA_SCENARIO=its_name cargo test --test scenarios -- told --nocapture";
+    conclude(seed, replay, world, |world| {
         match scene(&mut Script { world }) {
             Ok(()) => {}
             Err(Halt::Violated(what)) => return Err(Violation(what)),

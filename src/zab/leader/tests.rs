@@ -59,6 +59,22 @@ impl Scene {
         scene
     }
 
+    /// The same with a server that answers no probes.
+    fn established_with_java(id: u64) -> Scene {
+        let mut scene = Scene::of_three();
+        scene.feed(Input::Joined {
+            link: LinkId(id),
+            id: ServerId(id as i64),
+            accepted: Epoch(4),
+            zabra: false,
+        });
+        scene.feed(Input::Accepted);
+        scene.ack_epoch(id);
+        scene.feed(Input::Entered);
+        scene.synchronise(id);
+        scene
+    }
+
     /// Five of five.
     fn established_five() -> Scene {
         let mut scene = Scene::of_five();
@@ -809,12 +825,7 @@ fn silence_counts_once() {
 
 #[test]
 fn peers_that_do_not_answer_probes_count_as_heard_until_their_link_is_gone() {
-    let mut s = Scene::of_three();
-    s.feed(Input::Joined { link: LinkId(2), id: ServerId(2), accepted: Epoch(4), zabra: false });
-    s.feed(Input::Accepted);
-    s.ack_epoch(2);
-    s.feed(Input::Entered);
-    s.synchronise(2);
+    let mut s = Scene::established_with_java(2);
     assert_eq!(s.wait_hearing(LIMITS.sync_ms - 1, &[]), []);
     assert_eq!(s.feed(Input::Left(LinkId(2))), []);
     assert_eq!(s.wait_hearing(LIMITS.liveness_ms - 1, &[]), []);
@@ -1053,12 +1064,7 @@ fn a_probe_between_question_and_answer_takes_nothing_from_who_asked() {
 
 #[test]
 fn zookeeper_nodes_are_pinged_at_once_when_somebody_asks() {
-    let mut s = Scene::of_three();
-    s.feed(Input::Joined { link: LinkId(2), id: ServerId(2), accepted: Epoch(4), zabra: false });
-    s.feed(Input::Accepted);
-    s.ack_epoch(2);
-    s.feed(Input::Entered);
-    s.synchronise(2);
+    let mut s = Scene::established_with_java(2);
     s.feed(Input::Timer);
     let token = s.leader.ask_token();
     assert_eq!(s.feed(Input::Ask), [ping(2, token)]);
