@@ -183,6 +183,8 @@ fn a_request_is_held_up_while_its_client_moves(s: &mut Script<'_>) -> Told {
     s.start_led_by(2, &[0, 1])?;
     let client = s.client(0)?;
     s.write_and_wait(client)?;
+    // A server behind what its client has seen would not take it.
+    s.until_level(&[0, 1, 2])?;
     s.hold(0, 2, PacketKind::Request);
     s.write(client)?;
     s.until_held(0, 2, PacketKind::Request)?;
