@@ -95,6 +95,12 @@ impl Positions {
         self.applied = zxid;
     }
 
+    /// The tree is one as of `zxid` again.
+    pub fn apply_again_from(&mut self, zxid: Zxid) {
+        assert!(zxid <= self.applied, "PO1: what was not applied is not applied again");
+        self.applied = zxid;
+    }
+
     /// May the log be cut behind `to`, or be replaced by a state at `to`?
     pub fn may_go_back(&self, to: Zxid) -> Result<(), CommittedLost> {
         let committed = self.committed;

@@ -15,6 +15,9 @@ scenarios! {
     a_leader_that_came_by_a_state_feeds_from_its_log: [1413, 2099], StateNotInstalled, Stage::of(3);
     a_node_without_anything_comes_when_the_log_was_purged: [4352], DiffBelowTheLog, Stage::of(3);
     the_tree_of_a_follower_differs: [3114, 5010], DivergenceIgnored, Stage::of(3);
+    the_tree_of_a_follower_with_a_snapshot_differs: [3114], DivergenceIgnored, Stage::of(3);
+    a_tree_that_was_made_anew_differs_again: [3114], DivergenceIgnored, Stage::of(3);
+    the_trees_of_all_that_are_there_differ: [3114], DivergenceIgnored, Stage::of(3);
     the_tree_of_a_leader_differs: [3114], DivergenceIgnored, Stage::of(3);
     a_node_whose_tree_differs_is_alone_and_starts_again: [3114], DivergenceIgnored, Stage::of(3);
     a_node_whose_tree_differs_has_more_than_the_tree_of_its_leader: [], StateBelowTheLog, Stage::of(3);
@@ -165,10 +168,36 @@ fn a_node_without_anything_comes_when_the_log_was_purged(s: &mut Script<'_>) -> 
     s.demand(s.states_received() == 1, "a whole state has come")
 }
 
-/// ZOOKEEPER-3114, -5010: the tree of one node comes to differ; it serves nobody with it, and gets the leader's.
+/// ZOOKEEPER-3114, -5010: the tree of one node comes to differ; it serves nobody with it, and makes it anew from its disk.
 fn the_tree_of_a_follower_differs(s: &mut Script<'_>) -> Told {
     let client = three(s)?;
-    s.spoil_memory(0);
+    s.spoil_memory(0, 1);
+    s.write_and_wait(client)?;
+    s.until("it has stopped", |s| !s.serves(0))?;
+    s.until("another tree", |s| s.trees_made_anew() == 1)?;
+    s.until_serve(&[0, 1, 2])?;
+    s.demand(s.states_received() == 0, "nobody had to help")?;
+    s.until_level(&[0, 1, 2])
+}
+
+/// ZOOKEEPER-3114: the same behind a snapshot, from which it goes on.
+fn the_tree_of_a_follower_with_a_snapshot_differs(s: &mut Script<'_>) -> Told {
+    let client = three(s)?;
+    s.write_and_wait(client)?;
+    s.until_level(&[0, 1, 2])?;
+    s.snapshot(0)?;
+    s.write_and_wait(client)?;
+    s.spoil_memory(0, 1);
+    s.write_and_wait(client)?;
+    s.until("another tree", |s| s.trees_made_anew() == 1)?;
+    s.until_serve(&[0, 1, 2])?;
+    s.until_level(&[0, 1, 2])
+}
+
+/// ZOOKEEPER-3114: what it makes of its disk differs as well; it gets the leader's.
+fn a_tree_that_was_made_anew_differs_again(s: &mut Script<'_>) -> Told {
+    let client = three(s)?;
+    s.spoil_memory(0, 2);
     s.write_and_wait(client)?;
     s.until("it has stopped", |s| !s.serves(0))?;
     s.until("a whole state", |s| s.states_received() == 1)?;
@@ -176,10 +205,23 @@ fn the_tree_of_a_follower_differs(s: &mut Script<'_>) -> Told {
     s.until_level(&[0, 1, 2])
 }
 
+/// ZOOKEEPER-3114: no quorum without those whose trees differ.
+fn the_trees_of_all_that_are_there_differ(s: &mut Script<'_>) -> Told {
+    let client = three(s)?;
+    s.kill(1);
+    s.spoil_memory(0, 1);
+    s.spoil_memory(2, 1);
+    s.write(client)?;
+    s.until("both have found out", |s| s.trees_made_anew() == 2)?;
+    s.until_serve(&[0, 2])?;
+    s.start(&[1])?;
+    s.until_level(&[0, 1, 2])
+}
+
 /// ZOOKEEPER-3114: the same of the leader: another one leads.
 fn the_tree_of_a_leader_differs(s: &mut Script<'_>) -> Told {
     let client = three(s)?;
-    s.spoil_memory(2);
+    s.spoil_memory(2, 2);
     s.write(client)?;
     s.until("it has stopped", |s| !s.serves(2))?;
     s.until("a whole state", |s| s.states_received() == 1)?;
@@ -191,7 +233,7 @@ fn the_tree_of_a_leader_differs(s: &mut Script<'_>) -> Told {
 /// ZOOKEEPER-3114: a tree that differs is not there any more when the node starts again, and no snapshot of it.
 fn a_node_whose_tree_differs_is_alone_and_starts_again(s: &mut Script<'_>) -> Told {
     let client = three(s)?;
-    s.spoil_memory(0);
+    s.spoil_memory(0, 2);
     s.write_and_wait(client)?;
     s.until("it has stopped", |s| !s.serves(0))?;
     s.cut_off(0);
@@ -207,7 +249,7 @@ fn a_node_whose_tree_differs_is_alone_and_starts_again(s: &mut Script<'_>) -> To
 /// what the two have committed.
 fn a_node_whose_tree_differs_has_more_than_the_tree_of_its_leader(s: &mut Script<'_>) -> Told {
     let client = three(s)?;
-    s.spoil_memory(0);
+    s.spoil_memory(0, 2);
     s.hold(2, 0, PacketKind::Commit);
     s.write_and_wait(client)?;
     s.until_level(&[1, 2])?;
@@ -215,6 +257,7 @@ fn a_node_whose_tree_differs_has_more_than_the_tree_of_its_leader(s: &mut Script
     s.release(2, 0)?;
     s.until("it has stopped", |s| !s.serves(0))?;
     s.kill(2);
+    s.until("what it makes of its disk differs as well", |s| s.trees_that_differed() == 2)?;
     s.start(&[1])?;
     s.mislead(1, 1)?;
     s.mislead(0, 1)?;

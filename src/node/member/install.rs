@@ -1,4 +1,5 @@
-//! A whole state takes the place of the durable history, and then of the tree (rule R7).
+//! How the tree is replaced: by a whole state, which takes the place of the durable history first (rule R7); or, when it differs from the others', by
+//! what the history here makes of it.
 //!
 //! - I1: what comes becomes a snapshot as it comes, in a temporary file. Log, snapshots and tree stay as they are, and answer what they may, until
 //!   it is all there.
@@ -6,7 +7,10 @@
 //!   with the old history, or with the new one.
 //! - I3: only then the tree goes, and after it, from the disk, the new one is made: there are never two. Whatever becomes of the leader
 //!   meanwhile, that is brought to its end, and until then this server does not vote.
+//! - I4: a tree that differs is made anew from the newest snapshot here, and the log behind it is applied to it. That needs nobody else, and the vote
+//!   is kept. When it differs again by where it did before, or cannot be made, the state has to come from a leader.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::{FULL_DISK_REST_MS, Member, MemberError, Output, Role, StopReason};
@@ -38,21 +42,42 @@ pub(super) enum Install {
     Loading,
 }
 
+/// Whether there is a tree, and the right one.
+#[derive(Debug)]
+pub(super) enum TreeState {
+    /// As far as anybody knows.
+    Sound,
+    /// It differs, and is made anew as soon as nobody else is busy with snapshots (I4).
+    Differs,
+    /// It differs, and what takes its place has to come from a leader. Until then this server does not stand for election.
+    StateNeeded,
+    /// It is being made (M8).
+    Loading(Box<Loading>),
+}
+
 /// A tree on its way from the disk.
 #[derive(Debug)]
 pub(super) struct Loading {
     load: SteppedLoad,
-    is_fuzzy: bool,
+    origin: Origin,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// A state that was received. From a ZooKeeper leader it is fuzzy.
+    State { is_fuzzy: bool },
+    /// A snapshot of this server's own.
+    Snapshot,
 }
 
 impl Loading {
-    fn new(reader: SnapshotReader, options: TreeOptions, is_fuzzy: bool) -> Loading {
-        Loading { load: SteppedLoad::new(reader, options), is_fuzzy }
+    fn new(reader: SnapshotReader, options: TreeOptions, origin: Origin) -> Loading {
+        Loading { load: SteppedLoad::new(reader, options), origin }
     }
 
     fn step(&mut self) -> Result<Option<Tree>, SnapshotFault> {
         let mut tree = self.load.step()?;
-        if let Some(tree) = tree.as_mut().filter(|_| self.is_fuzzy) {
+        if let Some(tree) = tree.as_mut().filter(|_| self.origin == Origin::State { is_fuzzy: true }) {
             tree.count_usage();
         }
         Ok(tree)
@@ -60,12 +85,12 @@ impl Loading {
 }
 
 impl Member {
-    /// A state of the leader is on its way into this server's history, or will have to come because the tree here differs: nobody else may take,
+    /// A state of the leader is on its way into this server's history, or the tree here differs and is to be replaced: nobody else may take,
     /// remove or purge anything by snapshots. One of a tree that differs would be what the next start begins with.
     #[must_use]
     pub fn is_receiving_state(&self) -> bool {
         let receives = matches!(&self.role, Role::Learning(learning) if learning.install.is_some());
-        self.diverged || receives || !self.has_tree()
+        receives || !matches!(self.tree, TreeState::Sound)
     }
 
     /// The state as of `zxid` is what comes next from the leader.
@@ -177,27 +202,63 @@ impl Member {
         let reader = storage.snapshots.reader(zxid).map_err(SnapshotFault::Storage)?;
         self.positions.replace(zxid);
         self.recent.restart(zxid);
-        self.diverged = false;
-        self.loading = Some(Box::new(Loading::new(reader, self.options.tree, is_fuzzy)));
+        self.differed_at = Zxid::ZERO;
+        let loading = Loading::new(reader, self.options.tree, Origin::State { is_fuzzy });
+        self.tree = TreeState::Loading(Box::new(loading));
         let Role::Learning(learning) = &mut self.role else { return Ok(()) };
         learning.install = Some(Install::Loading);
         self.outputs.push_back(Output::DropTree);
         Ok(())
     }
 
-    /// Makes some of the tree; true when there is more to do at once.
-    pub(super) fn load_step(&mut self, now: MonoMs) -> bool {
-        let Some(mut loading) = self.loading.take() else { return false };
-        match loading.step() {
-            Ok(None) => {
-                self.loading = Some(loading);
-                // What moves counts: a large tree is not a lost leader.
-                self.learn(now, Input::Heard);
-            }
-            Ok(Some(tree)) => self.loaded(now, tree),
-            Err(fault) => self.fail(fault.into()),
+    /// Brings a tree that is not there a step further; true when there is more to do at once. `alone`: nobody else is busy with snapshots.
+    pub(super) fn load_step(&mut self, now: MonoMs, alone: bool) -> bool {
+        match std::mem::replace(&mut self.tree, TreeState::Sound) {
+            // One of the tree that differs may be in the making.
+            TreeState::Differs if alone => self.begin_anew(now),
+            TreeState::Loading(mut loading) => match loading.step() {
+                Ok(None) => {
+                    self.tree = TreeState::Loading(loading);
+                    // What moves counts: a large tree is not a lost leader.
+                    self.learn(now, Input::Heard);
+                }
+                Ok(Some(tree)) => self.loaded(now, tree),
+                Err(fault) if loading.origin == Origin::Snapshot => self.cannot_be_made(now, &fault),
+                Err(fault) => self.fail(fault.into()),
+            },
+            other => self.tree = other,
         }
         !self.has_tree()
+    }
+
+    /// I4.
+    fn begin_anew(&mut self, now: MonoMs) {
+        let newest = match self.storage.snapshots.newest_valid(None) {
+            Ok(newest) => newest.reader,
+            Err(error) => return self.cannot_be_made(now, &error),
+        };
+        let (base, applied) = (self.storage.reader.base(), self.positions.applied());
+        let from = newest.as_ref().map_or(Zxid::ZERO, |reader| reader.info().zxid);
+        if from < base || from > applied {
+            let gap = format!("its log begins behind {base}, and its newest snapshot is of {from}");
+            return self.cannot_be_made(now, &gap);
+        }
+        tracing::info!(snapshot = %from, upto = %applied, "the tree is made anew from what is on this server's disk");
+        self.positions.apply_again_from(from);
+        self.outputs.push_back(Output::DropTree);
+        match newest {
+            Some(reader) => {
+                let loading = Loading::new(reader, self.options.tree, Origin::Snapshot);
+                self.tree = TreeState::Loading(Box::new(loading));
+            }
+            None => self.loaded(now, Tree::new(self.options.tree)),
+        }
+    }
+
+    fn cannot_be_made(&mut self, now: MonoMs, why: &dyn fmt::Display) {
+        tracing::error!(%why, "the tree cannot be made from what is on this server's disk: it has to come from a leader");
+        self.tree = TreeState::StateNeeded;
+        self.settle(now);
     }
 
     fn loaded(&mut self, now: MonoMs, tree: Tree) {

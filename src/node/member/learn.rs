@@ -217,7 +217,7 @@ impl Member {
             protocol_version: Some(PROTOCOL_VERSION),
             config_version: Some(self.electorate.current().version()),
             zabra: true,
-            needs_state: self.diverged,
+            needs_state: self.needs_state(),
         };
         let voter = self.electorate.is_voter(self.options.me);
         let kind = if voter { PacketKind::FollowerInfo } else { PacketKind::ObserverInfo };
@@ -353,7 +353,7 @@ impl Member {
                 }
                 Err(error) => return self.look(now, StopReason::Garbage(error)),
             },
-            PacketKind::Diff | PacketKind::Trunc if self.diverged => {
+            PacketKind::Diff | PacketKind::Trunc if self.needs_state() => {
                 return self.look(now, StopReason::NeedsState);
             }
             PacketKind::Diff => Input::Diff { upto: zxid },

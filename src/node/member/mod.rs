@@ -13,7 +13,7 @@
 //! - M7: who has ceased to lead because it hears no quorum neither asks to be elected nor answers in an election before it hears one, or that others
 //!   have settled, or as much time has passed again: what it knows is the most there is, and those who hear of it and cannot reach it would wait for
 //!   it (rule R13).
-//! - M8: a whole state is in the place of the log before the tree goes, and the tree is gone before its successor is made; a member without one
+//! - M8: what the next tree is made of is on the disk before the tree goes, and the tree is gone before its successor is made; a member without one
 //!   does not vote.
 //!
 //! Payloads are opaque here. Who makes transactions of requests, and a tree of transactions, is told when it may ([`Output::Serve`]), what came for
@@ -50,7 +50,7 @@ use crate::zab::leader::GiveUpReason;
 use crate::zab::learner::LearnerError;
 use crate::zab::{Broken, Limits, LinkId, Positions, Rule};
 
-use install::Loading;
+use install::TreeState;
 use lead::Leading;
 use learn::Learning;
 use link::{Kind, Link};
@@ -157,10 +157,10 @@ pub enum Output {
     Epoch(Standing),
     /// Nobody may be served any more. Writes that were not applied have an unknown outcome.
     Stop(StopReason),
-    /// The tree goes, with all that refers to it: the state that takes its place is durable, and is loaded next, into the memory that this frees.
+    /// The tree goes, with all that refers to it: what takes its place is durable, and is loaded next, into the memory that this frees.
     /// Nobody may read before [`Output::Tree`].
     DropTree,
-    /// This is the tree from now on: a state received from the leader.
+    /// This is the tree from now on: a state received from the leader, or one of this server's snapshots, behind which the log is applied again.
     Tree(Box<Tree>),
     /// The oldest sync asked for here ([`Member::sync`]) is answered.
     Synced,
@@ -206,7 +206,7 @@ pub enum StopReason {
     #[error("the state that the leader sends cannot be used: {0}")]
     BadState(Arc<SnapStreamError>),
     /// The tree differs from the others'.
-    #[error("the tree here is not the one that transaction {0} was made for; it is fetched from the leader")]
+    #[error("the tree here is not the one that transaction {0} was made for")]
     Diverged(Zxid),
     /// The leader does not send it whole.
     #[error(
@@ -297,10 +297,9 @@ pub struct Member {
     serving: bool,
     /// An epoch that a voter has promised itself to: the next one this server proposes is above it.
     epoch_seen: Epoch,
-    /// The tree is not what the transactions make of it: nothing more is applied to it, and it is replaced by a leader's (rule R4).
-    diverged: bool,
-    /// The tree is being made of the state that has taken the log's place (M8).
-    loading: Option<Box<Loading>>,
+    tree: TreeState,
+    /// The last transaction behind which the tree was not what its leader had.
+    differed_at: Zxid,
     /// For tests: which rule is switched off.
     broken: Broken,
     /// Images of the tree that nobody wants any more.
@@ -350,8 +349,8 @@ impl Member {
             serve_at: None,
             serving: false,
             epoch_seen: Epoch(0),
-            diverged: false,
-            loading: None,
+            tree: TreeState::Sound,
+            differed_at: Zxid::ZERO,
             broken: Broken::default(),
             abandoned: Vec::new(),
             outputs: VecDeque::new(),
@@ -574,7 +573,7 @@ impl Member {
         self.quiet = None;
         let recall = self.recall();
         let forgot = recall == Recall::Lost && !self.broken.is(Rule::ForgetfulPromise);
-        let stands = self.electorate.is_voter(self.options.me) && !self.diverged && !forgot;
+        let stands = self.electorate.is_voter(self.options.me) && !self.needs_state() && !forgot;
         let zxid = if stands { self.positions.appended().to_wire() } else { NO_ZXID };
         let (accepted, epoch) = self.epochs();
         let is_new = recall == Recall::New
@@ -808,27 +807,33 @@ impl Member {
     #[must_use]
     pub fn has_to_apply(&self) -> bool {
         self.positions.applied() < self.may_apply()
-            && !self.diverged
-            && self.has_tree()
+            && matches!(self.tree, TreeState::Sound)
             && !matches!(self.role, Role::Failed)
     }
 
-    /// False between [`Output::DropTree`] and [`Output::Tree`].
+    /// False when it is to be made anew from this server's disk, and until [`Output::Tree`].
     #[must_use]
     pub const fn has_tree(&self) -> bool {
-        self.loading.is_none()
+        matches!(self.tree, TreeState::Sound | TreeState::StateNeeded)
     }
 
     /// Its tree is not what the transactions make of it, and has not been replaced yet.
     #[must_use]
     pub const fn has_diverged(&self) -> bool {
-        self.diverged
+        matches!(self.tree, TreeState::Differs | TreeState::StateNeeded)
     }
 
-    /// Applying a transaction gave another tree than its leader had: this server stops serving, does not stand for election, and gets the whole
-    /// state from a leader. `zxid` is the transaction's.
+    /// The tree differs, and cannot be made from what is here.
+    const fn needs_state(&self) -> bool {
+        matches!(self.tree, TreeState::StateNeeded)
+    }
+
+    /// Applying a transaction gave another tree than its leader had: this server stops serving, and makes the tree anew from its own disk. If that
+    /// is no better, it does not stand for election any more, and gets the whole state from a leader. `zxid` is the transaction's.
     pub fn note_diverged(&mut self, now: MonoMs, zxid: Zxid) {
-        self.diverged = true;
+        let again = zxid <= self.differed_at;
+        self.differed_at = zxid.max(self.differed_at);
+        self.tree = if again { TreeState::StateNeeded } else { TreeState::Differs };
         self.look(now, StopReason::Diverged(zxid));
     }
 
@@ -876,7 +881,7 @@ impl Member {
             source.abort(tree);
         }
         match &self.role {
-            Role::Learning(_) | Role::Settling if !self.has_tree() => self.load_step(now),
+            Role::Learning(_) | Role::Settling if !self.has_tree() => self.load_step(now, alone),
             Role::Leading(_) => self.feed_all(now, tree),
             Role::Learning(_) => self.install_step(now, alone),
             Role::Settling | Role::Looking | Role::Failed => false,

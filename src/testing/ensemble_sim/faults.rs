@@ -162,11 +162,17 @@ impl World {
         }
     }
 
-    /// The memory of a node spoils what it applies next. One at a time: a quorum that has no sound tree has nobody to get it from.
+    /// The memory of a node spoils what it applies next, and sometimes once more, maybe while it makes its tree anew. That to one node at a time: a
+    /// quorum that cannot make a tree has nobody to get it from.
     fn spoil(&mut self, node: usize) {
-        if self.nodes.iter().all(Node::is_sound) {
-            self.note(|| format!("the memory of n{} spoils", node + 1));
-            self.nodes[node].rots = true;
+        let serves = self.nodes[node].process.as_ref().is_some_and(|process| process.desk.serving.is_some());
+        let times = match self.nodes.iter().all(Node::is_sound) {
+            true => 1 + u32::from(self.rng.one_in(2)),
+            false => u32::from(serves && self.nodes[node].is_sound()),
+        };
+        if times > 0 {
+            self.note(|| format!("the memory of n{} spoils, {times} times", node + 1));
+            self.nodes[node].rots = times;
         }
     }
 
@@ -238,7 +244,7 @@ impl World {
             machine.disk.set_capacity(CAPACITY);
             machine.disk.crash_at(u64::MAX);
             machine.flush_ms = flush_ms;
-            machine.rots = false;
+            machine.rots = 0;
             machine.clock.change(now, 1_000, 0);
             if !machine.is_running() {
                 let inc = machine.inc;

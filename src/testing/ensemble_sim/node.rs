@@ -52,8 +52,8 @@ pub(super) struct Node {
     pub(super) clock: Clock,
     /// Longest flush, ms.
     pub(super) flush_ms: u64,
-    /// Its memory spoils the next data that it applies.
-    pub(super) rots: bool,
+    /// Its memory spoils the next data that it applies, so often.
+    pub(super) rots: u32,
     /// Epochs seen in the superblock.
     pub(super) epochs: (Epoch, Epoch),
     /// The zxids that its disk holds, as far as it is known to be durable: the whole history, snapshots counted.
@@ -216,7 +216,7 @@ impl Node {
             paused_until: 0,
             clock: Clock { base: 1_000_000 + rng.below(1 << 30), at: 0, per_mille: 1_000 },
             flush_ms: setup.flush_ms,
-            rots: false,
+            rots: 0,
             epochs: (Epoch(0), Epoch(0)),
             durable: Vec::new(),
             held_once: Vec::new(),

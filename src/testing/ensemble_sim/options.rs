@@ -227,6 +227,8 @@ counts! {
     set_aside,
     /// Trees that were found to differ.
     diverged,
+    /// Those that were made anew without a leader.
+    made_anew,
 }
 
 /// What a script plays on.

@@ -48,7 +48,7 @@ impl Shell {
         self.member.has_to_apply()
     }
 
-    /// Rule R4: found out here, healed by the leader's state. If it leads, another one will.
+    /// Rule R4: found out here, healed from this server's own disk, or else by the leader's state. If it leads, another one will.
     fn note_diverged(&mut self, diverged: &Diverged) {
         tracing::error!(error = %diverged, "this server's tree differs from the others': it is replaced");
         self.shared.stats.digest_mismatches.fetch_add(1, Ordering::Relaxed);

@@ -71,7 +71,8 @@ impl Shell {
         }
         let patience = READ_ONLY_AFTER.max(Duration::from_millis(self.shared.config.tick_ms.into()));
         let looking = self.looking_since.elapsed();
-        let may_read = ensemble.config.read_only_enabled && self.member.has_tree();
+        let may_read =
+            ensemble.config.read_only_enabled && self.member.has_tree() && !self.member.has_diverged();
         if may_read && looking >= patience && !ensemble.is_read_only() {
             tracing::warn!("no quorum: clients that ask for it may read");
             ensemble.read_only.store(true, Ordering::Release);

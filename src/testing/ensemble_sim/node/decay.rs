@@ -22,7 +22,7 @@ impl Node {
     /// Neither disk nor memory has failed it, as far as that is not mended.
     pub(in super::super) fn is_sound(&self) -> bool {
         let diverged = self.process.as_ref().is_some_and(|process| process.member.has_diverged());
-        !self.rots && !self.rotten && !diverged && self.recall() == Some(Recall::Whole)
+        self.rots == 0 && !self.rotten && !diverged && self.recall() == Some(Recall::Whole)
     }
 
     /// Of its superblock; none without one, or with another one than before.

@@ -222,13 +222,16 @@ impl World {
         self.at(delay, Event::Start { node, inc });
     }
 
-    /// A received state has taken the place of the log, and is made into a tree next.
+    /// A received state has taken the place of the log, or the tree here differs: another one is made next.
     pub(super) fn drop_tree(&mut self, node: usize, process: &mut Process) -> Result<(), Violation> {
         if let Some(task) = process.task.take() {
             task.abort(&process.tree);
         }
         process.tree = RwLock::new(Tree::new(self.setup.tree_options()));
-        invariants::quorum_durable::replaced(self, node, process.member.positions().applied())
+        match is_made_anew(process) {
+            true => Ok(()),
+            false => invariants::quorum_durable::replaced(self, node, process.member.positions().applied()),
+        }
     }
 
     /// That tree is there.
@@ -242,14 +245,25 @@ impl World {
         if there != Zxid::ZERO {
             return violated(format!("n{} has two trees, at {} and {}", node + 1, show(there), show(zxid)));
         }
-        self.counts.snaps += 1;
-        self.note(|| format!("n{} has received the state at {}", node + 1, show(zxid)));
+        if is_made_anew(process) {
+            self.counts.made_anew += 1;
+            self.note(|| format!("n{} has made its tree anew from {}", node + 1, show(zxid)));
+        } else {
+            self.counts.snaps += 1;
+            self.note(|| format!("n{} has received the state at {}", node + 1, show(zxid)));
+        }
         invariants::digest::check(self, node, zxid, tree.digest())?;
         invariants::sessions::check_tree(self, node, &tree)?;
         invariants::watches::tree_goes(node, process.tree.read().watch_count())?;
         process.tree = RwLock::new(tree);
         Ok(())
     }
+}
+
+/// Behind a state that was received there is nothing; behind a snapshot of a tree that differs, at least the transaction at which that was found.
+fn is_made_anew(process: &Process) -> bool {
+    let positions = process.member.positions();
+    positions.applied() < positions.appended()
 }
 
 /// True for what the simulated disk was told to do, not for what it holds.

@@ -191,8 +191,8 @@ impl World {
             model.seen(zxid, payload).map_err(Some)?;
             let mut tree = tree.write();
             let mut rotten = false;
-            if let (true, Txn::SetData { data, .. }) = (*rots, &mut proposal.txn) {
-                (*rots, rotten, *data) = (false, true, Some(b"rot".as_slice()));
+            if let (1.., Txn::SetData { data, .. }) = (*rots, &mut proposal.txn) {
+                (*rots, rotten, *data) = (*rots - 1, true, Some(b"rot".as_slice()));
             }
             let outcome = tree.apply(&proposal, &mut fired);
             match fired.digest_mismatch() {

@@ -198,9 +198,9 @@ impl Script<'_> {
         self.world.nodes[node].disk.set_capacity(CAPACITY);
     }
 
-    /// The memory of a node spoils the next data that it applies.
-    pub fn spoil_memory(&mut self, node: usize) {
-        self.world.nodes[node].rots = true;
+    /// The memory of a node spoils the next data that it applies, so many times: from the second time on while it makes its tree anew.
+    pub fn spoil_memory(&mut self, node: usize, times: u32) {
+        self.world.nodes[node].rots = times;
     }
 
     /// A node is to take a snapshot as soon as it can.

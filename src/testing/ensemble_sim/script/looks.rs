@@ -96,7 +96,7 @@ impl Script<'_> {
         self.process(node).is_some_and(|p| p.member.is_receiving_state())
     }
 
-    /// The state it has received is in the place of its log, and not a tree yet.
+    /// What its tree is to be made of is on its disk, and not a tree yet.
     #[must_use]
     pub fn is_without_tree(&self, node: usize) -> bool {
         self.process(node).is_some_and(|p| !p.member.has_tree())
@@ -106,6 +106,18 @@ impl Script<'_> {
     #[must_use]
     pub fn states_received(&self) -> u64 {
         self.world.counts.snaps
+    }
+
+    /// How often a tree was found to differ, all counted.
+    #[must_use]
+    pub fn trees_that_differed(&self) -> u64 {
+        self.world.counts.diverged
+    }
+
+    /// Trees that differed and were made anew from the node's own disk, by all.
+    #[must_use]
+    pub fn trees_made_anew(&self) -> u64 {
+        self.world.counts.made_anew
     }
 
     /// Watch events that clients have heard so far.
