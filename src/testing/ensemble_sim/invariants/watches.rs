@@ -193,7 +193,8 @@ fn set_again(
     ))
 }
 
-/// What a watch set again at `now` has missed since `since`, told from what happened.
+/// What a watch set again at `now` has missed since `since`, told from what happened. That a node is there, or is not, is told whenever it
+/// happened: a client whose connection was lost behind the first of two setWatches has seen more than it was told.
 fn missed_by(nodes: &Nodes, kind: WatchOf, path: &str, since: Zxid, now: Zxid) -> Option<EventType> {
     let there = nodes.at(path, now).is_some();
     let about = |event: EventType| match kind {
@@ -203,9 +204,9 @@ fn missed_by(nodes: &Nodes, kind: WatchOf, path: &str, since: Zxid, now: Zxid) -
     let mut changes = nodes.changes_between(since, now).iter();
     let happened = changes.any(|change| &*change.path == path && about(change.event));
     match kind {
-        _ if !happened => None,
         Exist => there.then_some(EventType::NodeCreated),
         _ if !there => Some(EventType::NodeDeleted),
+        _ if !happened => None,
         Child => Some(EventType::NodeChildrenChanged),
         _ => Some(EventType::NodeDataChanged),
     }
