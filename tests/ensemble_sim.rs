@@ -231,3 +231,27 @@ fn who_is_late_for_the_next_epoch_lets_its_clients_go() {
     });
     played.unwrap_or_else(|failure| panic!("{failure}"));
 }
+
+/// The leader alone has no space, and its vote is the greatest: it stays away until another one leads, and writes go on.
+#[test]
+fn a_leader_without_space_lets_another_lead() {
+    let played = play(1, None, Stage::of(3), |s| {
+        s.start_led_by(2, &[0, 1])?;
+        let client = s.client(0)?;
+        s.write_and_wait(client)?;
+        s.until_level(&[0, 1, 2])?;
+        s.fill_disk(2, 0);
+        let writer = s.client(2)?;
+        while s.leads(2) {
+            s.write_much(writer, 1).ok();
+        }
+        s.must("another leader", 900, |s| s.leads(0) || s.leads(1))?;
+        s.connect(client, usize::from(s.leads(1)))?;
+        s.until_live(client)?;
+        s.write_and_wait(client)?;
+        s.empty_disk(2);
+        s.until_serve(&[0, 1, 2])?;
+        s.until_level(&[0, 1, 2])
+    });
+    played.unwrap_or_else(|failure| panic!("{failure}"));
+}

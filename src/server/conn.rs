@@ -129,6 +129,10 @@ impl Conn {
     /// Appends frames to the output. The caller wakes the task afterwards, unless it is the task.
     pub(crate) fn put(&self, f: impl FnOnce(&mut Outbox)) {
         let mut outbox = self.outbox.lock();
+        if self.is_killed() {
+            // Nothing may follow a gap.
+            return;
+        }
         f(&mut outbox);
         if outbox.bytes.len() > self.outbox_bytes_max {
             outbox.bytes = Vec::new();

@@ -195,10 +195,15 @@ impl<'a> Dispatch<'a> {
             applied: tree.applied(),
             timeout_ms_min: shared.config.session_timeout_ms_min,
             timeout_ms_max: shared.config.session_timeout_ms_max,
-            read_only: shared.is_read_only(),
+            // Not asked again: a leader may have been found since, and what is known of sessions then is not here.
+            read_only: shared.ensemble.is_some() && standing.is_none(),
             local_sessions: shared.ensemble.as_ref().is_some_and(|ensemble| ensemble.config.local_sessions),
             follows: matches!(standing, Some(Standing::Learning { .. })),
+            in_tree: tree.session_timeout(SessionId(request.session_id)).is_some(),
         };
+        if self.conn.is_killed() {
+            return Some(Progress::Close("this server found or lost its leader meanwhile"));
+        }
         let (id, now) = (self.conn.id, shared.mono_now());
         match session::plan_connect(request, &state, &sessions) {
             ConnectPlan::New { .. } if sessions.len() >= shared.config.limits.sessions_max as usize => {

@@ -20,6 +20,8 @@ pub struct ConnectState {
     pub local_sessions: bool,
     /// Another server leads: only it knows whether a session is alive.
     pub follows: bool,
+    /// The tree has the session that is asked for: as far as this server knows, it is alive.
+    pub in_tree: bool,
 }
 
 /// What to do with a connection that wants a session.
@@ -110,7 +112,9 @@ fn plan_resume(
     tracker: &Tracker,
 ) -> ConnectPlan {
     let handle = tracker.get(session);
-    if state.read_only && handle.is_some_and(|h| !h.local()) {
+    // Whether it is alive the quorum knows, which is elsewhere.
+    let is_global = handle.map_or(state.in_tree, |h| !h.local());
+    if state.read_only && is_global {
         return ConnectPlan::Close(Refusal::GlobalSessionOnReadOnly(session));
     }
     if state.follows && handle.is_none_or(|h| !h.local()) {
@@ -138,6 +142,7 @@ mod tests {
         read_only: false,
         local_sessions: false,
         follows: false,
+        in_tree: false,
     };
 
     fn request(session_id: i64, password: &[u8]) -> ConnectRequest<'_> {
@@ -223,6 +228,12 @@ mod tests {
         }
         let renewed = plan_connect(&wants_read_only(id.0, &password), &state, &tracker);
         assert_eq!(renewed, ConnectPlan::Close(Refusal::GlobalSessionOnReadOnly(id)));
+        // It was on another server.
+        let elsewhere = SessionId(0x7700);
+        let its_password = super::super::password(elsewhere);
+        let known = ConnectState { in_tree: true, ..state };
+        let moved = plan_connect(&wants_read_only(elsewhere.0, &its_password), &known, &tracker);
+        assert_eq!(moved, ConnectPlan::Close(Refusal::GlobalSessionOnReadOnly(elsewhere)));
         let new = plan_connect(&wants_read_only(0, &[]), &state, &tracker);
         assert_eq!(new, ConnectPlan::Close(Refusal::NoSessionOnReadOnly));
         let local = ConnectState { local_sessions: true, ..state };

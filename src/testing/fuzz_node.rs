@@ -20,6 +20,7 @@ pub fn client_request(data: &[u8]) {
             read_only: data.len().is_multiple_of(2),
             local_sessions: data.len().is_multiple_of(3),
             follows: false,
+            in_tree: data.len().is_multiple_of(5),
         };
         plan_connect(&req, &state, &crate::session::Tracker::new(1, 1))
     });

@@ -24,6 +24,9 @@ use crate::wire::quorum_config::Electorate;
 /// Epochs from here on are not believed: a broken peer could use them all up, and a zxid with the sign bit set has no order in ZooKeeper.
 pub const EPOCH_MAX: Epoch = Epoch(0x7fff_ff00);
 
+/// A peer whose epoch is further ahead than elections can have brought it is not believed: one packet could use up all epochs.
+const EPOCHS_AHEAD_MAX: u32 = 1 << 24;
+
 /// What this server had when it was elected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -456,7 +459,7 @@ impl Leader {
     // --- Discovery ---
 
     fn joined(&mut self, now: MonoMs, link: LinkId, id: ServerId, accepted: Epoch, zabra: bool) {
-        if accepted >= EPOCH_MAX {
+        if accepted >= EPOCH_MAX || accepted.0.saturating_sub(self.mine.accepted.0) > EPOCHS_AHEAD_MAX {
             return self.drop_link(link, DropReason::Epoch(accepted));
         }
         let voter = self.electorate.is_voter(id);

@@ -48,6 +48,10 @@ pub fn plan(mine: &impl History, theirs: Zxid) -> Plan {
     if common == theirs {
         return Plan::Diff { after: common };
     }
+    if common > theirs {
+        // The log was purged meanwhile.
+        return Plan::Snap;
+    }
     if theirs.counter() == 0 {
         return if has_entered(mine, theirs.epoch()) { Plan::Diff { after: common } } else { Plan::Snap };
     }

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::client::{Conn, ConnectRequest, Connected, Session};
 use crate::common::server::{free_port, try_word_within};
+use crate::hang::Hang;
 use crate::netns::{Family, Network};
 use crate::wires::Wires;
 
@@ -70,6 +71,8 @@ pub(crate) struct Cluster {
     /// Where the nodes run; otherwise it is this process's own.
     network: Option<Network>,
     nodes: Vec<Node>,
+    /// What each node's process finds in its environment.
+    environments: Vec<Vec<(&'static str, PathBuf)>>,
 }
 
 impl Cluster {
@@ -87,9 +90,11 @@ impl Cluster {
             child: None,
             paused: false,
         };
-        let nodes = (1..=voters + observers).map(node).collect();
+        let nodes: Vec<Node> = (1..=voters + observers).map(node).collect();
+        let environments = vec![Vec::new(); nodes.len()];
         let (config, properties) = Default::default();
-        let cluster = Cluster { directory, config, properties, wires: None, network: None, nodes };
+        let cluster =
+            Cluster { directory, config, properties, wires: None, network: None, nodes, environments };
         cluster
             .config("tickTime", "200")
             .config("initLimit", "50")
@@ -108,6 +113,12 @@ impl Cluster {
     /// A line of every `zoo.cfg`, for the starts to come.
     pub(crate) fn config(mut self, key: &str, value: &str) -> Cluster {
         self.config.insert(key.into(), value.into());
+        self
+    }
+
+    /// The nodes' disks can be made to hang.
+    pub(crate) fn with_hang(mut self, hang: &Hang) -> Cluster {
+        self.environments = self.all().map(|id| hang.environment(id).into()).collect();
         self
     }
 
@@ -185,6 +196,7 @@ impl Cluster {
         let log = File::options().create(true).append(true).open(node.log_path()).expect("a log file");
         let properties = self.properties.iter().map(|(key, value)| format!("-D{key}={value}"));
         command.arg("serve").args(properties).arg(path).current_dir(&node.place);
+        command.envs(self.environments[id - 1].iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
         node.child = Some(command.spawn().expect("it can be started"));
     }
@@ -331,6 +343,10 @@ impl Drop for Cluster {
 impl Node {
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from((self.host, self.client_port))
+    }
+
+    pub(crate) fn quorum_address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.quorum_port)
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {

@@ -1,11 +1,13 @@
 //! Nodes that die or fall silent: who takes over, how soon, and what is still there.
 
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, LIMIT, wait_until};
 use crate::common::calls::err;
 use crate::common::client::{Received, create_body, op, read_body};
 use crate::common::jute::{Acl, Writer};
+use crate::hang::Hang;
 use crate::load::{Load, assert_all_have};
 
 /// Another node leads within this after the leader's process has died: its closed connections say so.
@@ -84,6 +86,46 @@ fn a_paused_leader_is_replaced_and_steps_down_when_it_goes_on() {
     }
     assert_fast(&took, TAKE_OVER_SILENT);
     assert_all_have(&cluster, &acknowledged);
+}
+
+#[test]
+fn silent_connections_on_the_quorum_port_keep_nobody_out() {
+    let mut cluster = Cluster::new(3, 0).started();
+    let (leader, follower) = (cluster.wait_leader(LIMIT), cluster.follower());
+    let silent: Vec<TcpStream> = (0..300)
+        .map(|_| TcpStream::connect(cluster.node(leader).quorum_address()).expect("it listens"))
+        .collect();
+    cluster.kill(follower);
+    cluster.start(follower);
+    cluster.wait_serving(&[follower]);
+    drop(silent);
+}
+
+#[test]
+fn a_leader_whose_disk_hangs_is_replaced_and_lets_its_clients_go() {
+    let Some(hang) = Hang::new() else { return };
+    let cluster = Cluster::new(3, 0).with_hang(&hang).started();
+    let leader = cluster.wait_leader(LIMIT);
+    let (mut writer, mut reader) = (cluster.node(leader).connect(), cluster.node(leader).connect());
+    for n in 0..50 {
+        let path = format!("/before{n}");
+        assert_eq!(
+            writer.create(&path, b"", 0),
+            Ok(err::OK),
+            "flushes are fast, and made where they are asked for"
+        );
+    }
+    hang.begin(leader);
+    let xid = writer.take_xid();
+    writer.send(xid, op::CREATE, &create_body("/hangs", Some(b""), &Acl::open(), 0)).expect("sent");
+    let next = cluster.wait_leader_but(leader, LIMIT);
+    assert_eq!(cluster.node(next).connect().create("/after", b"", 0), Ok(err::OK));
+    assert_eq!(reader.receive(LIMIT), Received::Closed, "while the disk still hangs");
+    assert_eq!(writer.receive(LIMIT), Received::Closed, "a leader of the past answers nobody");
+    hang.end(leader);
+    cluster.wait_serving(&[leader]);
+    assert_eq!(cluster.node(leader).connect().sync("/"), Ok(err::OK));
+    assert_eq!(cluster.node(leader).connect().get("/after"), Ok(Some(Vec::new())));
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod common;
 mod failing;
 mod forming;
 mod forwarding;
+mod hang;
 mod load;
 mod modes;
 mod netns;

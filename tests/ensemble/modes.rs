@@ -96,3 +96,25 @@ fn a_node_without_a_quorum_lets_those_read_who_asked_for_it() {
     cluster.wait_all_serve();
     assert_eq!(cluster.node(1).connect().set("/a", b"", -1), Ok(err::OK));
 }
+
+#[test]
+fn a_node_without_a_quorum_does_not_judge_whose_session_is_over() {
+    let mut cluster = Cluster::new(3, 0).property("readonlymode.enabled", "true").started();
+    let (mut owner, connected) = cluster.node(1).connect_with(&ConnectRequest::new(40_000));
+    assert_eq!(owner.create("/mine", b"", EPHEMERAL), Ok(err::OK));
+    [2, 3].iter().for_each(|id| cluster.kill(*id));
+    assert_eq!(owner.receive(LIMIT), Received::Closed);
+    wait_until("it is read-only", LIMIT, || (cluster.node(1).word("isro")? == "ro").then_some(()));
+    let again = ConnectRequest {
+        session: connected.session.clone(),
+        read_only: Some(true),
+        ..ConnectRequest::new(40_000)
+    };
+    let told = cluster.node(1).try_connect(&again);
+    assert!(told.is_err(), "closed without an answer, not told that it has expired: {told:?}");
+    [2, 3].iter().for_each(|id| cluster.start(*id));
+    cluster.wait_all_serve();
+    let (mut owner, resumed) = cluster.node(1).resume(&connected.session, 40_000);
+    assert_eq!(resumed.session.id, connected.session.id);
+    assert_eq!(owner.get("/mine"), Ok(Some(Vec::new())));
+}

@@ -3,12 +3,13 @@
 use super::install::Install;
 use super::recent::Recent;
 use super::{FULL_DISK_REST_MS, Host, Member, MemberError, Output, Received, Role, StopReason};
+use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::base::{Epoch, MonoMs, ServerId, Zxid};
 use crate::election;
 use crate::storage::log::format::record_bytes;
 use crate::storage::log::{Group, LogError, RecordKind};
 use crate::storage::superblock::Recall;
-use crate::wire::quorum::{AuthId, PacketKind, PacketLimits, QuorumPacket, Step, put_request};
+use crate::wire::quorum::{AuthId, PacketKind, PacketLimits, PeerError, QuorumPacket, Step, put_request};
 use crate::wire::quorum_payload::{
     ForwardedRequest, LearnerInfo, PROTOCOL_VERSION, Touch, put_ack_epoch, read_leader_info,
     read_revalidate_reply,
@@ -338,7 +339,14 @@ impl Member {
         let input = match packet.kind {
             PacketKind::Proposal | PacketKind::Inform => return self.transaction(now, zxid, packet),
             PacketKind::Commit => Input::Commit(zxid),
-            PacketKind::Ping => return self.answer_ping(packet.zxid, host),
+            PacketKind::Ping => {
+                // ZooKeeper's leader takes nothing but the acknowledgement of NEWLEADER for an answer before that.
+                let Role::Learning(learning) = &self.role else { return };
+                if learning.learner.leader_is_zabra() || learning.learner.is_in_step() {
+                    self.answer_ping(packet.zxid, host);
+                }
+                return;
+            }
             PacketKind::Sync => return self.outputs.push_back(Output::Synced),
             PacketKind::Revalidate => {
                 return match packet.data_of("REVALIDATE").and_then(read_revalidate_reply) {
@@ -375,9 +383,13 @@ impl Member {
     fn transaction(&mut self, now: MonoMs, zxid: Zxid, packet: &QuorumPacket<'_>) {
         let Role::Learning(learning) = &mut self.role else { return };
         let Some(payload) = packet.data else {
-            return self
-                .look(now, StopReason::Garbage(crate::wire::quorum::PeerError::NoData { what: "PROPOSAL" }));
+            return self.look(now, StopReason::Garbage(PeerError::NoData { what: "PROPOSAL" }));
         };
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            let (what, found) = ("PROPOSAL", payload.len() as i64);
+            return self
+                .look(now, StopReason::Garbage(PeerError::Limit { what, found, max: PAYLOAD_BYTES_MAX }));
+        }
         let room = RECEIVED_BYTES_MAX.min(self.storage.appender.group_bytes_max() as usize);
         if learning.received.bytes() + record_bytes(payload.len()) > room {
             self.append_received(now);

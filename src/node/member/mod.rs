@@ -56,7 +56,7 @@ use learn::Learning;
 use link::{Kind, Link};
 use recent::Recent;
 
-/// Links that came before this server knew whether it leads; more are closed.
+/// Links on which nothing was said yet, or that came before this server knew whether it leads; the oldest beyond that is closed.
 const PARKED_LINKS_MAX: usize = 256;
 
 /// A vote heard so long before this server began to look still stands; older ones are said again.
@@ -629,9 +629,18 @@ impl Member {
     /// Somebody has connected to the quorum port.
     pub fn accepted(&mut self) -> LinkId {
         let link = self.next_link();
-        let parked = self.links.values().filter(|link| matches!(link.kind, Kind::Parked)).count();
+        let parked = || self.links.iter().filter(|(_, link)| matches!(link.kind, Kind::Parked));
         match &self.role {
-            Role::Settling | Role::Looking | Role::Leading(_) if parked < PARKED_LINKS_MAX => {
+            Role::Settling | Role::Looking | Role::Leading(_) => {
+                if parked().count() >= PARKED_LINKS_MAX
+                    && let Some((&oldest, _)) = parked().next()
+                {
+                    // Who has said nothing for so long keeps nobody out.
+                    self.close(
+                        oldest,
+                        Some("too many connections on the quorum port that say nothing".into()),
+                    );
+                }
                 self.links.insert(link, Link::new(Kind::Parked));
             }
             // It takes this server for a leader, which it is not: it must look again.

@@ -79,3 +79,12 @@ async fn a_connection_that_is_to_end_is_its_tasks_to_end() {
     put(&conn, b"more");
     assert!(!conn.send_for_task(), "and one that is over gets nothing");
 }
+
+#[tokio::test]
+async fn nothing_follows_what_was_too_much_for_the_outbox() {
+    let (conn, _client) = connection().await;
+    put(&conn, &vec![0; (64 << 20) + 1]);
+    assert!(conn.is_killed());
+    put(&conn, b"behind a gap");
+    assert_eq!(conn.unread_bytes(), 0);
+}

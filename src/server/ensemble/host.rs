@@ -20,6 +20,9 @@ use crate::zab::LinkId;
 /// Set in the id of an owner that is not a connection of a client but one with another member.
 const LINK_OWNER: u64 = 1 << 63;
 
+/// Links whose last asker is kept in mind.
+const KNOWN_ASKERS_MAX: usize = 64;
+
 /// Owns no session.
 const NOBODY: ConnId = ConnId(u64::MAX);
 
@@ -61,6 +64,10 @@ impl Clients<'_> {
             && raw == ids.raw()
         {
             return Arc::clone(known);
+        }
+        if self.peers.last_asker.len() >= KNOWN_ASKERS_MAX {
+            // Links come and go.
+            self.peers.last_asker.clear();
         }
         let named = |id: AuthId<'_>| Some((id.scheme?.to_owned(), id.id?.to_owned()));
         let asker = Arc::new(AuthIds::of_peer_server(ids.iter().filter_map(named)));

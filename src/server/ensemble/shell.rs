@@ -6,6 +6,7 @@
 //! - S4: turns are the member's thread's (`thread`), but for one: the task of a connection that is alone with its writes takes them to the
 //!   peers itself (`lone`), which saves a hand-over. It leaves everything else, the disk among it, to the thread, and tells it what there is.
 //! - S5: the lock is held for a turn, not for a flush. Before it nothing is locked (H2).
+//! - S6: a flush that hangs holds up nothing but what waits for it: somebody else takes the turns meanwhile (`thread`).
 
 mod apply;
 mod lone;
@@ -287,6 +288,7 @@ impl Shell {
             || self.to_flush.is_some()
             || self.member.has_to_flush()
             || self.member.has_to_apply()
+            || !self.synced.is_empty()
             || self.member.waiting().next().is_some()
     }
 
@@ -415,6 +417,8 @@ impl Shell {
             self.preparing = Some(preparing);
         }
         *ensemble(&self.shared).standing.write() = Some(standing);
+        // What waited for it is in the queue.
+        self.again = true;
     }
 
     fn stop_serving(&mut self, why: &crate::node::member::StopReason) {
@@ -469,6 +473,7 @@ impl Shell {
                     tracing::debug!(link = link.0, %error, "a connection between servers broke");
                     self.sockets.remove(&link);
                     self.member.closed(now, link);
+                    self.again = true;
                 }
             }
         }
@@ -489,8 +494,9 @@ fn prepare_in(epoch: Epoch, shared: &Shared, tree: &Tree) -> Preparing {
 fn give_up(shared: &Shared, entry: &Entry) {
     shared.commit.note_answered(1, entry.len);
     if let Some(client) = &entry.client {
-        client.conn.write_answered();
+        // In this order: a read behind it would be answered otherwise.
         client.conn.kill();
+        client.conn.write_answered();
     }
 }
 

@@ -393,6 +393,8 @@ fn an_epoch_that_leaves_no_room_is_not_believed() {
     let mut s = Scene::of_three();
     assert_eq!(s.join(2, EPOCH_MAX.0), [dropped(2, DropReason::Epoch(EPOCH_MAX))]);
     assert_eq!(s.join(2, u32::MAX), [dropped(2, DropReason::Epoch(Epoch(u32::MAX)))]);
+    let never = 5 + EPOCHS_AHEAD_MAX;
+    assert_eq!(s.join(2, never), [dropped(2, DropReason::Epoch(Epoch(never)))]);
     assert_eq!(s.join(3, 4), [Output::Accept(Epoch(5))]);
 }
 

@@ -23,7 +23,8 @@ const NOTE_COMMITTED_EVERY: Duration = Duration::from_secs(10);
 impl Shell {
     /// Now and then: a start goes up to there without asking anyone.
     fn note_committed(&mut self) {
-        if self.noted_at.elapsed() >= NOTE_COMMITTED_EVERY {
+        // Two flushes here and now: on a slow disk nobody would be heard meanwhile.
+        if self.noted_at.elapsed() >= NOTE_COMMITTED_EVERY && !self.pace.is_slow() {
             self.noted_at = Instant::now();
             self.member.note_committed();
         }

@@ -1,18 +1,28 @@
-//! The thread that waits for everything, and takes turns with the shell.
+//! The thread that waits for everything, and takes turns with the shell; and the one that does so while the first one flushes a disk that hangs.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::sync::oneshot;
+use parking_lot::Mutex;
+use tokio::runtime::Runtime;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Sleep;
 
-use super::slow_disk::flush;
+use super::slow_disk::{Flushed, flush};
 use super::{Arrived, MemberParts, Shell, ensemble};
 use crate::server::Shared;
+use crate::storage::log::Flusher;
+
+/// A flush that takes so long does not hold up heartbeats, peers and clients any longer.
+const STAND_IN_AFTER: Duration = Duration::from_millis(50);
+
+/// How often that is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Binds the ports between servers and starts the thread.
 ///
@@ -24,7 +34,7 @@ pub(crate) async fn spawn(shared: Arc<Shared>, parts: MemberParts) -> anyhow::Re
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         match runtime {
             Ok(runtime) => {
-                runtime.block_on(run(&shared, parts, started));
+                run(&shared, &runtime, parts, started);
                 // A name lookup that hangs must not keep the server from stopping.
                 runtime.shutdown_background();
             }
@@ -35,29 +45,114 @@ pub(crate) async fn spawn(shared: Arc<Shared>, parts: MemberParts) -> anyhow::Re
     Ok(thread)
 }
 
-async fn run(shared: &Arc<Shared>, parts: MemberParts, started: oneshot::Sender<anyhow::Result<()>>) {
-    match Shell::new(Arc::clone(shared), parts).await {
+fn run(
+    shared: &Arc<Shared>,
+    runtime: &Runtime,
+    parts: MemberParts,
+    started: oneshot::Sender<anyhow::Result<()>>,
+) {
+    match runtime.block_on(Shell::new(Arc::clone(shared), parts)) {
         Ok(shell) => *ensemble(shared).shell.lock() = Some(Box::new(shell)),
         Err(error) => return drop(started.send(Err(error))),
     }
-    let _ = started.send(Ok(()));
-    turns(shared).await;
+    let watch = FlushWatch::default();
+    std::thread::scope(|scope| {
+        let stand_in = std::thread::Builder::new().name("zabra-stand-in".into());
+        let stand_in = match stand_in.spawn_scoped(scope, || watch.stand_in(shared, runtime)) {
+            Ok(stand_in) => stand_in,
+            Err(error) => return drop(started.send(Err(error.into()))),
+        };
+        let _ = started.send(Ok(()));
+        turns(shared, runtime, &watch);
+        stand_in.thread().unpark();
+    });
     let shell = ensemble(shared).shell.lock().take();
-    shell.expect("this thread alone takes it away").stop();
+    runtime.block_on(async { shell.expect("this thread alone takes it away").stop() });
 }
 
-async fn turns(shared: &Shared) {
-    let mut timer: Option<Pin<Box<Sleep>>> = None;
-    let mut more = true;
+/// Turns, and flushes between them, until the server stops.
+fn turns(shared: &Shared, runtime: &Runtime, watch: &FlushWatch) {
+    let (mut timer, mut flushed) = (None, None);
+    while let Some(flusher) = runtime.block_on(turns_to_flush(shared, &mut timer, flushed.take())) {
+        flushed = Some(watch.flush(flusher));
+    }
+}
+
+/// Turns until something is to be flushed; `None` when the server stops. What was flushed before comes first.
+async fn turns_to_flush(
+    shared: &Shared,
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    flushed: Option<Flushed>,
+) -> Option<Flusher> {
+    let mut more = with_shell(shared, |shell| shell.end_turn(flushed));
     while !shared.is_stopped() {
         if more {
             tokio::task::yield_now().await;
         }
-        set_timer(shared, &mut timer);
+        set_timer(shared, timer);
         let arrived = wait(shared, timer.as_mut(), more).await;
-        let flusher = with_shell(shared, |shell| shell.begin_turn(arrived));
-        let flushed = flusher.map(flush);
-        more = with_shell(shared, |shell| shell.end_turn(flushed));
+        if let Some(flusher) = with_shell(shared, |shell| shell.begin_turn(arrived)) {
+            return Some(flusher);
+        }
+        more = with_shell(shared, |shell| shell.end_turn(None));
+    }
+    None
+}
+
+/// The flush under way on the member's thread. That thread flushes a fast disk itself, for a hand-over would cost more; so when the disk hangs, the
+/// stand-in takes the turns until that flush is over (rule R14: heartbeats go on, and a leader whose disk hangs finds that out, and stops).
+#[derive(Debug, Default)]
+struct FlushWatch {
+    since: Mutex<Option<Instant>>,
+    over: Notify,
+}
+
+impl FlushWatch {
+    /// On the member's thread, outside of its runtime, which the stand-in may need.
+    fn flush(&self, flusher: Flusher) -> Flushed {
+        *self.since.lock() = Some(Instant::now());
+        let flushed = flush(flusher);
+        *self.since.lock() = None;
+        self.over.notify_waiters();
+        flushed
+    }
+
+    fn is_flushing_for(&self, time: Duration) -> bool {
+        self.since.lock().is_some_and(|since| since.elapsed() >= time)
+    }
+
+    fn stand_in(&self, shared: &Shared, runtime: &Runtime) {
+        while !shared.is_stopped() {
+            std::thread::park_timeout(LOOK_EVERY);
+            if self.is_flushing_for(STAND_IN_AFTER) {
+                runtime.block_on(self.turns_meanwhile(shared));
+            }
+        }
+    }
+
+    /// Turns for as long as the flush lasts.
+    async fn turns_meanwhile(&self, shared: &Shared) {
+        tracing::warn!("the disk takes long to flush the log; everything else goes on");
+        let (mut timer, mut more) = (None, true);
+        while !shared.is_stopped() {
+            let mut over = pin!(self.over.notified());
+            over.as_mut().enable();
+            if !self.is_flushing_for(Duration::ZERO) {
+                return;
+            }
+            if more {
+                tokio::task::yield_now().await;
+            }
+            set_timer(shared, &mut timer);
+            tokio::select! {
+                () = over => return,
+                arrived = wait(shared, timer.as_mut(), more) => {
+                    let flusher = with_shell(shared, |shell| shell.begin_turn(arrived));
+                    assert!(flusher.is_none(), "there is one, and it flushes");
+                    more = with_shell(shared, |shell| shell.end_turn(None));
+                }
+            }
+        }
     }
 }
 
