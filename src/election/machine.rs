@@ -87,6 +87,7 @@ impl Election {
     pub fn handle(&mut self, now: MonoMs, input: Input) {
         match input {
             Input::Start { zxid, epoch, new } => self.start(now, zxid, epoch, new),
+            Input::Cease => self.phase = Phase::Idle,
             Input::Notice { from, notice } => self.notice(now, from, &notice),
             Input::Timer => {
                 self.timer = None;

@@ -77,6 +77,8 @@ pub enum Input {
         /// Its directory is new: accepted epoch (EL10).
         new: Option<i64>,
     },
+    /// This server does not look any more, and has settled on nobody. It says nothing before it starts again.
+    Cease,
     /// A peer said something.
     Notice {
         /// Who the connection says it is.

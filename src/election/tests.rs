@@ -502,3 +502,18 @@ fn the_same_inputs_give_the_same_outputs() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn who_has_ceased_to_look_decides_nothing_and_says_nothing() {
+    let mut e = Election::new(ServerId(2), Electorate::new(config(&voters(3)), None), options());
+    e.handle(NOW, Input::Start { zxid: 5, epoch: 1, new: None });
+    outputs(&mut e);
+    e.handle(NOW, Input::Cease);
+    assert_eq!(outputs(&mut e), [Output::Timer(None)]);
+    assert_eq!(e.state(), None);
+    for from in [1, 3] {
+        assert!(hear(&mut e, from, notice(Look, vote(2, 5, 1), 1)).is_empty(), "all would vote for it");
+    }
+    e.handle(NOW, Input::Start { zxid: 5, epoch: 1, new: None });
+    assert!(sent(&outputs(&mut e)).iter().all(|(_, _, round, _)| *round == 2), "another round");
+}

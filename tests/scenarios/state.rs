@@ -17,6 +17,7 @@ scenarios! {
     the_tree_of_a_follower_differs: [3114, 5010], DivergenceIgnored, Stage::of(3);
     the_tree_of_a_follower_with_a_snapshot_differs: [3114], DivergenceIgnored, Stage::of(3);
     a_tree_that_was_made_anew_differs_again: [3114], DivergenceIgnored, Stage::of(3);
+    a_tree_differs_while_a_leader_is_looked_for: [3114], DivergenceIgnored, Stage::of(3);
     the_trees_of_all_that_are_there_differ: [3114], DivergenceIgnored, Stage::of(3);
     the_tree_of_a_leader_differs: [3114], DivergenceIgnored, Stage::of(3);
     a_node_whose_tree_differs_is_alone_and_starts_again: [3114], DivergenceIgnored, Stage::of(3);
@@ -201,6 +202,24 @@ fn a_tree_that_was_made_anew_differs_again(s: &mut Script<'_>) -> Told {
     s.write_and_wait(client)?;
     s.until("it has stopped", |s| !s.serves(0))?;
     s.until("a whole state", |s| s.states_received() == 1)?;
+    s.until_serve(&[0, 1, 2])?;
+    s.until_level(&[0, 1, 2])
+}
+
+/// ZOOKEEPER-3114: it is found out while a leader is looked for, of what the last one has committed.
+fn a_tree_differs_while_a_leader_is_looked_for(s: &mut Script<'_>) -> Told {
+    let client = three(s)?;
+    s.spoil_memory(0, 1);
+    s.hold_disk(0);
+    s.write_and_wait(client)?;
+    s.until_level(&[1, 2])?;
+    s.run_for(20)?;
+    s.kill(1);
+    s.kill(2);
+    s.run_for(20)?;
+    s.release_disk(0);
+    s.until("it has found out", |s| s.trees_that_differed() == 1)?;
+    s.start(&[1, 2])?;
     s.until_serve(&[0, 1, 2])?;
     s.until_level(&[0, 1, 2])
 }

@@ -537,6 +537,9 @@ impl Member {
         if matches!(self.role, Role::Failed) {
             return;
         }
+        if matches!(self.role, Role::Looking) {
+            self.elect(now, election::Input::Cease);
+        }
         self.end_role();
         self.role = Role::Settling;
         self.outputs.push_back(Output::Stop(why));
