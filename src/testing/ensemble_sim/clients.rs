@@ -321,8 +321,13 @@ impl World {
         }
     }
 
-    /// A client is told that its session is no more.
-    pub(super) fn client_expired(&mut self, index: usize, conn: ConnId) -> Result<(), Violation> {
+    /// A client is told that its session is no more, by a node that has applied so much.
+    pub(super) fn client_expired(
+        &mut self,
+        index: usize,
+        conn: ConnId,
+        applied: Zxid,
+    ) -> Result<(), Violation> {
         if self.clients[index].conn.is_none_or(|(_, _, mine)| mine != conn) {
             return Ok(());
         }
@@ -330,7 +335,7 @@ impl World {
         let Some(session) = self.clients[index].session.take() else { return Ok(()) };
         let pings = self.clients[index].watching.pings;
         self.clients[index].watching = Watching { pings, ..Watching::default() };
-        invariants::sessions::check_told(self, session)
+        invariants::sessions::check_told(self, session, applied)
     }
 
     /// Frames from a node (CL3).

@@ -25,11 +25,17 @@ pub(in super::super) fn check_expiry(
     violated(format!("n{} ends {session} after {silent_ms} of {timeout_ms} ms", node + 1))
 }
 
-/// A client hears that its session is no more.
-pub(in super::super) fn check_told(world: &World, session: SessionId) -> Result<(), Violation> {
+/// A client hears that its session is no more, from a node that has applied so much. A leader that was replaced and does not know it yet says so of a
+/// session that is newer than all it has; a client that has seen anything since does not get that far.
+pub(in super::super) fn check_told(
+    world: &World,
+    session: SessionId,
+    applied: Zxid,
+) -> Result<(), Violation> {
     let model = &world.model;
     let closed = model.nodes.closed.contains_key(&session);
-    if closed || model.ending.contains(&session) || !model.nodes.has_session(session) {
+    let is_newer = model.nodes.begun.get(&session).is_none_or(|begun| *begun > applied);
+    if closed || model.ending.contains(&session) || is_newer {
         return Ok(());
     }
     violated(format!("the client of {session} is told of its end, and nobody has ended it"))

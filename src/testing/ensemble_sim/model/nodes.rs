@@ -47,6 +47,8 @@ pub(in super::super) struct Nodes {
     pub(in super::super) changes: Vec<Change>,
     /// Sessions that there are, and their ephemeral nodes.
     pub(super) sessions: BTreeMap<SessionId, BTreeSet<Rc<str>>>,
+    /// Where sessions began.
+    pub(in super::super) begun: BTreeMap<SessionId, Zxid>,
     /// Sessions that were closed, and where.
     pub(in super::super) closed: BTreeMap<SessionId, Zxid>,
 }
@@ -63,7 +65,8 @@ impl Default for Nodes {
             left.extend(node.children().map(|name| below(&path, name)));
             paths.insert(Rc::from(path), vec![(Zxid::ZERO, Some(Rc::new(znode)))]);
         }
-        Nodes { paths, changes: Vec::new(), sessions: BTreeMap::new(), closed: BTreeMap::new() }
+        let (changes, sessions, begun, closed) = Default::default();
+        Nodes { paths, changes, sessions, begun, closed }
     }
 }
 
@@ -190,11 +193,6 @@ impl Nodes {
         (node.stat.mzxid, node.stat.mtime) = (zxid.to_wire(), now);
         self.put(&path, zxid, Some(node));
         self.tell(zxid, EventType::NodeDataChanged, &path);
-    }
-
-    /// It has begun, and not ended.
-    pub(in super::super) fn has_session(&self, session: SessionId) -> bool {
-        self.sessions.contains_key(&session)
     }
 
     /// The ephemeral nodes of a session, in order.

@@ -51,6 +51,7 @@ impl Nodes {
                 return violated(format!("{session} begins at {}, and has ended before", show(zxid)));
             }
             self.sessions.entry(session).or_default();
+            self.begun.insert(session, zxid);
             return Ok(None);
         }
         let told = deeds_of(&proposal.txn)?;

@@ -322,7 +322,10 @@ impl World {
     /// The same, behind the end of its session.
     pub(super) fn session_ended(&mut self, process: &mut Process, conn: ConnId) -> Result<(), Violation> {
         match forget_conn(process, conn) {
-            Some(client) => self.client_expired(client, conn),
+            Some(client) => {
+                let applied = process.tree.read().applied();
+                self.client_expired(client, conn, applied)
+            }
             None => Ok(()),
         }
     }
