@@ -129,6 +129,27 @@ fn a_leader_whose_disk_hangs_is_replaced_and_lets_its_clients_go() {
 }
 
 #[test]
+fn disks_that_hang_now_and_then_depose_nobody_and_lose_nothing() {
+    let Some(hang) = Hang::new() else { return };
+    let cluster = Cluster::new(3, 0).with_hang(&hang).started();
+    let leader = cluster.wait_leader(LIMIT);
+    let load = Load::start(&cluster, 4, 1);
+    for n in 0..30 {
+        let node = 1 + n % 3;
+        load.wait_for(20);
+        hang.begin(node);
+        // Longer than it takes until somebody stands in, and shorter than it takes until somebody is missed.
+        std::thread::sleep(Duration::from_millis(60 + 5 * n as u64));
+        hang.end(node);
+    }
+    let outcome = load.stop();
+    assert_eq!(cluster.leader(), Some(leader), "nobody was deposed");
+    assert!(cluster.all().all(|id| cluster.node(id).runs()), "nobody ended");
+    assert!(cluster.logged(&["everything else goes on"]) > 0, "somebody stood in");
+    assert_all_have(&cluster, &outcome.acknowledged);
+}
+
+#[test]
 fn a_paused_follower_stops_nobody_and_comes_back() {
     let mut cluster = Cluster::new(3, 0).started();
     let follower = cluster.follower();

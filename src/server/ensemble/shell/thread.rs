@@ -126,6 +126,8 @@ impl FlushWatch {
             std::thread::park_timeout(LOOK_EVERY);
             if self.is_flushing_for(STAND_IN_AFTER) {
                 runtime.block_on(self.turns_meanwhile(shared));
+                // The member's thread may already wait, for what it was told here instead.
+                ensemble(shared).notify.notify_one();
             }
         }
     }
@@ -147,9 +149,11 @@ impl FlushWatch {
             tokio::select! {
                 () = over => return,
                 arrived = wait(shared, timer.as_mut(), more) => {
-                    let flusher = with_shell(shared, |shell| shell.begin_turn(arrived));
-                    assert!(flusher.is_none(), "there is one, and it flushes");
-                    more = with_shell(shared, |shell| shell.end_turn(None));
+                    more = with_shell(shared, |shell| {
+                        // There is one if the flush has ended just now: the next one is the member's thread's again.
+                        shell.to_flush = shell.begin_turn(arrived);
+                        shell.end_turn(None)
+                    });
                 }
             }
         }
