@@ -13,7 +13,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{FULL_DISK_REST_MS, Member, MemberError, Output, Role, StopReason};
+use super::{Member, MemberError, Output, Role, StopReason};
 use crate::base::{MonoMs, WallMs, Zxid};
 use crate::node::SnapshotOptions;
 use crate::node::recover::{SnapshotFault, SteppedLoad};
@@ -116,8 +116,7 @@ impl Member {
     fn not_stored(&mut self, now: MonoMs, error: SnapshotError) -> Result<(), MemberError> {
         match error {
             SnapshotError::Io(error) if is_no_space(&error) => {
-                self.rest_until = now.plus(FULL_DISK_REST_MS);
-                self.look(now, StopReason::NoSpace);
+                self.rest_without_space(now);
                 Ok(())
             }
             error => Err(MemberError::Snapshot(error.into())),

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use super::FULL_DISK_REST_MS;
 use super::link::{Feed, Kind, Link, Source};
 use super::{Host, Member, MemberError, Output, Role, StopReason};
 use crate::base::{Epoch, MonoMs, Zxid};
@@ -98,9 +97,7 @@ impl Member {
         match self.storage.appender.append(&mut group) {
             Ok(_) => {}
             Err(error @ LogError::NoSpace { .. }) => {
-                // Its vote may be the greatest: it stays away until others have elected one who has space.
-                self.rest_until = now.plus(FULL_DISK_REST_MS);
-                self.look(now, StopReason::NoSpace);
+                self.rest_without_space(now);
                 return Err(error);
             }
             Err(error) => {

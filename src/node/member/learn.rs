@@ -2,7 +2,7 @@
 
 use super::install::Install;
 use super::recent::Recent;
-use super::{FULL_DISK_REST_MS, Host, Member, MemberError, Output, Received, Role, StopReason};
+use super::{Host, Member, MemberError, Output, Received, Role, StopReason};
 use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::base::{Epoch, MonoMs, ServerId, Zxid};
 use crate::election;
@@ -252,8 +252,7 @@ impl Member {
         match self.storage.appender.append(&mut group) {
             Ok(_) => {}
             Err(LogError::NoSpace { .. }) => {
-                self.rest_until = now.plus(FULL_DISK_REST_MS);
-                return self.look(now, StopReason::NoSpace);
+                return self.rest_without_space(now);
             }
             Err(error) => return self.fail(error.into()),
         }

@@ -62,7 +62,7 @@ const PARKED_LINKS_MAX: usize = 256;
 /// A vote heard so long before this server began to look still stands; older ones are said again.
 const EARLY_VOTE_MS_MAX: u64 = 200;
 
-/// How long a learner whose disk is full stays away before it comes again: its leader reads the log for it each time.
+/// How long a server whose disk is full stays away before it comes again: a leader reads the log for it each time.
 const FULL_DISK_REST_MS: u64 = 1_000;
 
 /// What the operator decided.
@@ -547,6 +547,13 @@ impl Member {
             Ok(()) => self.settle(now),
             Err(error) => self.fail(error),
         }
+    }
+
+    /// The disk is full. A learner would only be sent again what does not fit; a leader's vote may be the greatest, and it stays away until others
+    /// have elected one that has space.
+    fn rest_without_space(&mut self, now: MonoMs) {
+        self.rest_until = now.plus(FULL_DISK_REST_MS);
+        self.look(now, StopReason::NoSpace);
     }
 
     /// M4.

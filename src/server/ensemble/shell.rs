@@ -441,8 +441,6 @@ impl Shell {
         }
     }
 
-    // --- Requests ---
-
     // --- Disk ---
 
     /// What is to be flushed by whoever has this value: on a fast disk, where that costs less than a hand-over. On a slow one the thread that waits
