@@ -3,6 +3,7 @@
 //! 1. SIGTERM loses nothing that was acknowledged, ends with code 0, and leaves files that the tools find good.
 //! 2. Damage to what was once durable refuses the start and names the place; a torn tail is cut and counted.
 //! 3. A start that is refused ends with 1, a wrong configuration with 2, and each says what is wrong.
+//! 4. Who asks for cores that stay awake gets them while writes come, and no longer; or is told why not.
 
 #[expect(dead_code, reason = "shared with other test programs, each of which uses a part")]
 mod common;
@@ -396,4 +397,35 @@ fn sigterm_while_a_snapshot_is_taken() {
         assert_eq!(conn.get(&format!("/n{n}")).map(|found| found.map(|d| d.len())), Ok(Some(4_000)));
     }
     assert_eq!(server.terminate(), Some(0));
+}
+
+#[test]
+fn cores_stay_awake_while_writes_come() {
+    let device = Path::new("/dev/cpu_dma_latency");
+    // Of all that have it open, the least number of µs that a core may take to wake.
+    let latency_max = || {
+        let bytes = fs::read(device).expect("who may write to it may read it");
+        i32::from_ne_bytes(bytes[..4].try_into().expect("four bytes"))
+    };
+    let server = Server::start(&Kind::Zabra, &options().config("zabra.keepCoresAwake", "true"));
+    wait_until("what it says", || server.whole_log().contains("zabra.keepCoresAwake").then_some(()));
+    let (mut conn, _) = connect(server.address(), 30_000);
+    if fs::File::options().write(true).open(device).is_err() {
+        assert!(server.whole_log().contains("zabra.keepCoresAwake has no effect"), "{}", server.log());
+        return write_some(&mut conn, "w", 3);
+    }
+    let before = latency_max();
+    assert_ne!(
+        before,
+        0,
+        "something else on this machine keeps {} at 0: stop it for this test",
+        device.display()
+    );
+    let mut written = 0;
+    wait_until("cores that are awake", || {
+        write_some(&mut conn, &format!("w{written}-"), 1);
+        written += 1;
+        (latency_max() == 0).then_some(())
+    });
+    wait_until("cores that may halt again", || (latency_max() == before).then_some(()));
 }

@@ -115,6 +115,8 @@ pub struct Config {
     pub limits: Limits,
     /// Worker threads for connections; `None` means one per core.
     pub workers: Option<usize>,
+    /// Cores do not halt while writes come.
+    pub keep_cores_awake: bool,
 }
 
 /// The removal of empty containers and of TTL nodes.

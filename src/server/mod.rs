@@ -7,6 +7,7 @@
 //! Threads: tokio's workers (connections, timers), one commit thread (`commit`) or one for the member (`ensemble`), one snapshot thread (`snapshotter`), one that
 //! keeps a spare log segment ready (`housekeeping`).
 
+mod awake;
 mod boot;
 mod commit;
 pub mod config;
@@ -243,6 +244,9 @@ impl Server {
         threads.push(spawn("zabra-segments", move || housekeeping::run_segments(&segments, spares))?);
         tokio::spawn(housekeeping::run_expiry(Arc::clone(&shared)));
         tokio::spawn(housekeeping::run_reaper(Arc::clone(&shared)));
+        if shared.config.keep_cores_awake {
+            tokio::spawn(awake::run(Arc::clone(&shared)));
+        }
         tokio::spawn(listener::run(Arc::clone(&shared), listener));
         Ok(Server { shared, address, recovered, threads, finish })
     }

@@ -95,6 +95,7 @@ fn assemble(s: &mut Settings, file: Option<&Path>, files: ReadFile<'_>) -> Resul
         snapshot: snapshot(s),
         limits: limits(s, frame_bytes_max),
         workers: s.text("zabra.workers").map(|_| s.int("zabra.workers", 1).unsigned_abs() as usize),
+        keep_cores_awake: s.flag("zabra.keepCoresAwake", false),
     })
 }
 

@@ -481,6 +481,7 @@ pub(crate) const KEYS: &[Key] = &[
     ensemble("", Zabra, "zabra.liveness.probeMs", SOON),
     ensemble("", Zabra, "zabra.zxid.counterMax", Int(1_000, COUNTER_MAX_DEFAULT as i64, "transactions")),
     honoured(Zabra, "zabra.workers", Int(1, 1_024, "threads")),
+    honoured(Zabra, "zabra.keepCoresAwake", Bool),
     honoured(Zabra, "zabra.log.region", OneOf(&["pwrite", "mapped"])),
     honoured(
         Zabra,
