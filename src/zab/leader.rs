@@ -13,7 +13,8 @@
 //! - L7: a leader that no quorum has been heard by for so long, or whose own disk stands still, gives up by itself (rule R14). Time in which this
 //!   server itself did not look is nobody's silence, unless it was so long that the others have given it up.
 //! - L8: before the epoch is established, and not after that (rule R13), a leader gives up when so many voters have settled on another one that those
-//!   who have joined or may still come are no quorum.
+//!   who have joined or may still come are no quorum. So does one whose epoch is decided, and who has lost so many links since that those who have joined are
+//!   none: who has left looks for a leader, and would have to hear of a quorum that follows this one to come again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -223,6 +224,8 @@ pub struct Leader {
     committed: Zxid,
     /// Since when the own disk owes something.
     undurable_since: Option<MonoMs>,
+    /// Since when, between a decided epoch and an established one, too few have a link.
+    deserted_since: Option<MonoMs>,
     /// Too few have a link.
     quorum_lost: bool,
     /// Until when a quorum was heard, as far as anybody looked.
@@ -325,6 +328,7 @@ impl Leader {
             durable: mine.last,
             committed: mine.last,
             undurable_since: None,
+            deserted_since: None,
             quorum_lost: false,
             quorum_heard: now,
             pings,
@@ -379,6 +383,7 @@ impl Leader {
             Input::Settled { voter, on } => self.settled(voter, on),
             Input::Timer => self.timer(now),
         }
+        self.note_deserted(now);
     }
 
     /// The next thing to do; `None` when all is done.
@@ -418,7 +423,8 @@ impl Leader {
         let probe = (self.is_established() || !self.links.is_empty()).then_some(self.pings.next_probe);
         let lost = self.quorum_lost.then(|| self.quorum_heard.plus(self.limits.liveness_ms));
         let stalled = self.undurable_since.map(|since| since.plus(self.limits.stall_ms));
-        [self.deadline, probe, lost, stalled].into_iter().flatten().min()
+        let deserted = self.deserted_since.map(|since| since.plus(self.limits.liveness_ms));
+        [self.deadline, probe, lost, stalled, deserted].into_iter().flatten().min()
     }
 
     /// Voters that are in step, this server included; for those who watch.
@@ -817,6 +823,11 @@ impl Leader {
         self.drop_the_silent(now, patience_ms);
         self.note_heard(now);
         self.check_quorum(now, patience_ms);
+        if let Some(since) = self.deserted_since
+            && now.since(since) >= patience_ms
+        {
+            return self.give_up(GiveUpReason::QuorumLost(now.since(since)));
+        }
         if let Some(since) = self.undurable_since
             && now.since(since) >= self.limits.stall_ms
         {
@@ -870,6 +881,15 @@ impl Leader {
         {
             self.give_up(GiveUpReason::Elsewhere(*leader));
         }
+    }
+
+    /// L8: from the epoch's decision on, for which a quorum had joined.
+    fn note_deserted(&mut self, now: MonoMs) {
+        let decided = !matches!(self.phase, Phase::Joining | Phase::Established(_) | Phase::Over);
+        let deserted = decided
+            && !self.broken.is(Rule::VainLeaderWaits)
+            && !self.electorate.contains_quorum(&self.voters_where(|_| true));
+        self.deserted_since = deserted.then(|| self.deserted_since.unwrap_or(now));
     }
 
     /// Until when this server has looked after the others: until now, unless its timer is late.

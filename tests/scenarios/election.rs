@@ -13,6 +13,7 @@ scenarios! {
     a_leader_that_hears_nobody_is_heard: [], DeafLeaderStands, HASTY;
     a_leader_of_five_hears_one: [], LeaderStays, Stage { voters: 5, ..HASTY };
     voters_settle_elsewhere_while_their_leader_waits: [3109], VainLeaderWaits, PATIENT;
+    a_follower_dies_before_its_leader_is_established: [], VainLeaderWaits, PATIENT;
     a_leader_falls_silent_and_its_connections_stand: [4074], SilentLeaderFollowed, Stage::of(3);
     a_state_takes_longer_than_init_limit: [1465, 1697, 2678], LongSyncTakenForDeath, HASTY;
     a_sync_at_a_leader_that_was_replaced: [], SyncUnconfirmed, Stage::of(3);
@@ -114,6 +115,17 @@ fn voters_settle_elsewhere_while_their_leader_waits(s: &mut Script<'_>) -> Told 
     s.must("three that serve", 2_000, |s| s.serves(0) && s.serves(1) && s.serves(2))?;
     s.say(&format!("all serve after {} ms", s.now() - elected));
     s.demand(!s.leads(0), "nobody else had to look again")
+}
+
+/// Of two that are up one dies while it is brought up to date, and then the third comes: it will not find a quorum for a leader that waits.
+fn a_follower_dies_before_its_leader_is_established(s: &mut Script<'_>) -> Told {
+    s.hold(0, 1, PacketKind::AckEpoch);
+    s.start(&[0, 1])?;
+    s.until_held(0, 1, PacketKind::AckEpoch)?;
+    s.kill(0);
+    s.release(0, 1)?;
+    s.start(&[2])?;
+    s.must("the two that are left, before initLimit", 15_000, |s| s.serves(1) && s.serves(2))
 }
 
 /// ZOOKEEPER-4074: nobody closes the connections of a leader that is gone.

@@ -875,6 +875,24 @@ fn a_leader_whose_voters_have_settled_elsewhere_gives_up_at_once() {
     assert_eq!(s.feed(settles(3, Some(3))), []);
 }
 
+/// L8: who has left cannot come again to a leader that no quorum follows.
+#[test]
+fn a_leader_without_those_it_decided_its_epoch_with_gives_up_soon() {
+    let mut s = Scene::of_three();
+    assert_eq!(s.wait(LIMITS.init_ms - 1), [], "nobody has joined yet: they may come");
+    s.join(2, 4);
+    s.feed(Input::Left(LinkId(2)));
+    assert_eq!(s.wait(LIMITS.liveness_ms - 1), []);
+    assert_eq!(s.wait(1), [Output::GiveUp(GiveUpReason::QuorumLost(LIMITS.liveness_ms))]);
+    // Another one comes in time.
+    let mut s = Scene::of_three();
+    s.join(2, 4);
+    s.feed(Input::Left(LinkId(2)));
+    s.wait(LIMITS.liveness_ms - 1);
+    s.join(3, 4);
+    assert_eq!(s.wait(LIMITS.liveness_ms), []);
+}
+
 /// R13.
 #[test]
 fn an_established_leader_is_deposed_by_nobody_who_has_settled_elsewhere() {
