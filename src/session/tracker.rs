@@ -129,6 +129,11 @@ impl SessionHandle {
         self.due_if_heard(self.last_heard(), tick_ms)
     }
 
+    /// It lives, and this is its bucket: others keep what was left there.
+    fn is_in_bucket(&self, at: u64) -> bool {
+        !self.closing() && self.bucket.load(Ordering::Relaxed) == at
+    }
+
     fn due_if_heard(&self, at: MonoMs, tick_ms: u64) -> u64 {
         let timeout_ms = u64::try_from(self.timeout_ms()).unwrap_or(0);
         let at = at.0.saturating_add(timeout_ms);
@@ -260,7 +265,7 @@ impl Tracker {
             for handle in bucket {
                 if f(&handle) {
                     self.expire_or_move(handle, at, now, out);
-                } else {
+                } else if handle.is_in_bucket(at) {
                     // Looked at again a timeout later: it was not heard of.
                     let later = handle.due_if_heard(now, self.tick_ms);
                     self.put_into_bucket_at(handle, later);
@@ -271,7 +276,7 @@ impl Tracker {
     }
 
     fn expire_or_move(&mut self, handle: Arc<SessionHandle>, at: u64, now: MonoMs, out: &mut Vec<SessionId>) {
-        if handle.closing() || handle.bucket.load(Ordering::Relaxed) != at {
+        if !handle.is_in_bucket(at) {
             return;
         }
         let due = handle.due(self.tick_ms);
@@ -434,6 +439,24 @@ mod tests {
         tracker.poll_expired_if(MonoMs(12_000), |handle| handle.local(), &mut out);
         assert_eq!((out, global.last_heard(), global.closing()), (vec![local.id()], MonoMs(0), false));
         assert_eq!(expired(&mut tracker, 24_000), [global.id()], "whoever decides later finds it silent");
+    }
+
+    #[test]
+    fn nothing_is_left_of_sessions_that_others_have_ended() {
+        let mut tracker = Tracker::new(TICK, 0x10);
+        for id in 1..=3 {
+            tracker.adopt(SessionId(id), 10_000, ConnId(id as u64), MonoMs(0));
+        }
+        tracker.remove(SessionId(1));
+        tracker.forget(SessionId(2), ConnId(2));
+        // A shorter timeout: it is in two buckets.
+        tracker.resume(SessionId(3), 4_000, ConnId(3), MonoMs(0));
+        for round in 1..=3 {
+            let mut out = Vec::new();
+            tracker.poll_expired_if(MonoMs(round * 12_000), |_| false, &mut out);
+            assert!(out.is_empty());
+        }
+        assert_eq!(tracker.buckets.values().map(Vec::len).sum::<usize>(), 1, "{:?}", tracker.buckets);
     }
 
     #[test]

@@ -33,6 +33,9 @@ const ANSWER_BYTES_MAX: u64 = 4 << 10;
 /// Where decisions are written down, in the data directory.
 const AUDIT_FILE: &str = "zabra.recover.log";
 
+/// Epochs that servers which do not answer may be ahead of those that do: each is an election that was won.
+const EPOCHS_OF_THE_SILENT: u32 = 10_000;
+
 /// What to do.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
@@ -209,6 +212,11 @@ fn table(members: &Members, ensemble: &EnsembleConfig) -> String {
         .filter_map(|(id, m)| m.as_ref().ok().map(|m| (m.history == "whole", m.epoch_current, m.logged, *id)))
         .max()
         .map(|(.., id)| id);
+    let mark = if members.iter().all(|(_, m)| m.is_ok()) {
+        "  <- would win an election"
+    } else {
+        "  <- has the most of those that answer"
+    };
     for (id, member) in members {
         let me = if *id == ensemble.me { " (this)" } else { "" };
         let name = format!("{}{me}", id.0);
@@ -221,7 +229,7 @@ fn table(members: &Members, ensemble: &EnsembleConfig) -> String {
                 m.epoch_current.0,
                 m.logged.to_string(),
                 m.committed.to_string(),
-                if ahead == Some(*id) { "  <- would win an election" } else { "" },
+                if ahead == Some(*id) { mark } else { "" },
             ),
             Err(error) => format!("{name:<9} does not answer: {error:#}; run this command on its machine\n"),
         };
@@ -240,7 +248,7 @@ fn check_confirmed(args: &RecoverArgs, mine: &Holdings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// This member is elected by whoever votes, for its epoch is above everybody's.
+/// This member is elected by whoever votes, for its epoch is above everybody's; those that do not answer, because they are stopped, among them.
 fn keep(
     config: &Config,
     places: &Places,
@@ -250,7 +258,8 @@ fn keep(
 ) -> anyhow::Result<()> {
     let known = members.iter().filter_map(|(_, m)| m.as_ref().ok());
     let highest = known.map(|m| m.epoch_accepted.max(m.epoch_current).max(m.logged.epoch())).max();
-    let epoch = Epoch(highest.unwrap_or_default().0 + 1);
+    let ahead = if members.iter().all(|(_, m)| m.is_ok()) { 1 } else { EPOCHS_OF_THE_SILENT };
+    let epoch = Epoch(highest.unwrap_or_default().0 + ahead);
     audit(config, &format!("keep: this member's history stays; its epoch becomes {epoch}"), table)?;
     let opened = SuperblockStore::open(&RealVfs, &places.data, true)?;
     let (mut store, _) = opened.context("the superblock has gone")?;

@@ -382,6 +382,14 @@ impl Node {
     }
 
     /// All its threads are.
+    /// Most memory that the process has had, MiB.
+    pub(crate) fn memory_peak_mib(&self) -> u64 {
+        let process = self.child.as_ref().expect("it runs").id();
+        let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says so");
+        peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1_024
+    }
+
     fn is_stopped(&self) -> bool {
         let process = self.child.as_ref().expect("it runs").id();
         let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("it runs");

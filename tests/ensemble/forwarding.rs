@@ -1,7 +1,7 @@
 //! What a client asks of a node that does not lead: whoever answers, it must look the same.
 
 use crate::cluster::{Cluster, LIMIT, wait_until};
-use crate::common::calls::err;
+use crate::common::calls::{err, set_body};
 use crate::common::client::{Conn, ConnectRequest, Received, Reply, create_body, op, read_body};
 use crate::common::jute::{Acl, Reader, Writer};
 use crate::load::assert_all_have;
@@ -65,10 +65,64 @@ fn who_a_client_is_goes_with_its_writes() {
     }
 }
 
+/// Each write of a client takes all its identities to the leader.
+#[test]
+fn a_client_of_many_identities_costs_its_follower_little_memory() {
+    let cluster = Cluster::new(3, 0).started();
+    let node = cluster.node(cluster.follower());
+    let mut conn = node.connect();
+    assert_eq!(conn.create("/w", b"", 0), Ok(err::OK));
+    for n in 0..60 {
+        let credentials = [format!("u{n}").as_bytes(), &[0xff; 4_000]].concat();
+        let auth = Writer::new().int(0).string("digest").buffer(Some(&credentials)).done();
+        assert_eq!(conn.call(op::AUTH, &auth).expect("an answer").err, err::OK);
+    }
+    let writes: Vec<i32> = (0..400).map(|_| conn.take_xid()).collect();
+    for xid in &writes {
+        conn.send(*xid, op::SET_DATA, &set_body("/w", b"y", -1)).expect("sent");
+    }
+    for xid in writes {
+        let Received::Frame(frame) = conn.receive(LIMIT) else { panic!("no answer to {xid}") };
+        let reply = Reply::parse(&frame).expect("a reply");
+        assert_eq!((reply.xid, reply.err), (xid, err::OK));
+    }
+    // They are 290 MB on the way.
+    assert!(node.memory_peak_mib() < 100, "{} MiB", node.memory_peak_mib());
+}
+
+/// A burst of large writes is taken a piece at a time: nobody takes it for silence.
+#[test]
+fn large_writes_in_a_burst_disturb_no_leader() {
+    let cluster = Cluster::new(3, 0).started();
+    let leader = cluster.leader().expect("one leads");
+    let mut conns: Vec<Conn> = (0..16).map(|_| cluster.node(leader).connect()).collect();
+    for (n, conn) in conns.iter_mut().enumerate() {
+        assert_eq!(conn.create(&format!("/large{n}"), b"", 0), Ok(err::OK));
+    }
+    let senders: Vec<_> = conns
+        .into_iter()
+        .enumerate()
+        .map(|(n, mut conn)| {
+            std::thread::spawn(move || {
+                let body = set_body(&format!("/large{n}"), &vec![b'x'; 1_000_000], -1);
+                let xids: Vec<i32> = (0..8).map(|_| conn.take_xid()).collect();
+                xids.iter().for_each(|xid| conn.send(*xid, op::SET_DATA, &body).expect("sent"));
+                for xid in xids {
+                    let Received::Frame(frame) = conn.receive(LIMIT) else { panic!("no answer to {xid}") };
+                    assert_eq!(Reply::parse(&frame).expect("a reply").err, err::OK);
+                }
+            })
+        })
+        .collect();
+    senders.into_iter().for_each(|sender| sender.join().expect("all are answered"));
+    assert_eq!(cluster.leader(), Some(leader));
+    assert_eq!(cluster.node(leader).logged(&["stops leading"]), 0);
+}
+
 /// The body of a multi of sets.
 fn multi(sets: &[(&str, i32)]) -> Vec<u8> {
     let set = |out: Writer, (path, version): &(&str, i32)| {
-        let body = crate::common::calls::set_body(path, b"multi", *version);
+        let body = set_body(path, b"multi", *version);
         out.int(op::SET_DATA).boolean(false).int(-1).raw(&body)
     };
     sets.iter().fold(Writer::new(), set).int(-1).boolean(true).int(-1).done()

@@ -65,6 +65,30 @@ fn a_member_whose_quorum_lost_its_data_keeps_its_own_until_it_is_decided_whose_s
     assert_eq!(conn.create("/wrong", b"", 0), Ok(err::OK), "what was decided against is not there");
 }
 
+#[test]
+fn what_is_kept_is_not_lost_to_others_that_were_in_later_epochs() {
+    let mut cluster = Cluster::new(3, 0).started();
+    let mut acknowledged = Vec::new();
+    write(&cluster, 3, 0..5, &mut acknowledged);
+    cluster.wait_all_serve();
+    assert_eq!(cluster.stop(3), Some(0));
+    for _ in 0..3 {
+        [1, 2].iter().for_each(|id| assert_eq!(cluster.stop(*id), Some(0)));
+        [1, 2].iter().for_each(|id| cluster.start(*id));
+        cluster.wait_serving(&[1, 2]);
+    }
+    assert_eq!(cluster.node(1).connect().create("/decided-against", b"", 0), Ok(err::OK));
+    [1, 2].iter().for_each(|id| assert_eq!(cluster.stop(*id), Some(0)));
+    // As the manual says, with the servers stopped: nobody answers.
+    let kept = last_zxid(&cluster, 3);
+    assert!(recover(&cluster, 3, &["--keep", "--confirm", &kept]).status.success());
+    cluster.all().for_each(|id| cluster.start(id));
+    wait_until("the others refuse to lose what they have", LIMIT, || {
+        [1, 2].iter().any(|id| cluster.node(*id).logged(&["would be lost"]) > 0).then_some(())
+    });
+    assert_eq!(last_zxid(&cluster, 3), kept, "and this one has not followed them");
+}
+
 /// Bits flip in the middle of the log of a node that is down.
 fn damage_log(cluster: &Cluster, id: usize) {
     let dir = cluster.node(id).data_dir().join("zabra/log");

@@ -14,6 +14,7 @@ scenarios! {
     a_server_without_its_disk_meets_one_that_lagged: [], ForgetfulPromise, Stage::of(3);
     a_promise_that_does_not_count_is_no_beginning: [], ForgetfulPromise, Stage::of(3);
     zxids_run_out_under_writes: [1277], ZxidsRunOut, FEW_ZXIDS;
+    zxids_run_out_under_syncs: [], ZxidsRunOut, FEW_ZXIDS;
 }
 
 /// `initLimit` is 20 s.
@@ -169,4 +170,24 @@ fn zxids_run_out_under_writes(s: &mut Script<'_>) -> Told {
         s.write_and_wait(other)?;
     }
     s.demand(s.rollovers() >= 3 && s.stops() == 0, "one epoch follows the other, and nobody stops serving")
+}
+
+/// Somebody waits for a sync at every moment: the next epoch begins all the same.
+fn zxids_run_out_under_syncs(s: &mut Script<'_>) -> Told {
+    s.start_led_by(2, &[0, 1])?;
+    let writer = s.client(2)?;
+    let syncers: Vec<_> = (0..16).map(|n| s.client(n % 3)).collect::<Result<_, _>>()?;
+    for _ in 0..600 {
+        if s.unanswered(writer) == 0 {
+            s.write(writer)?;
+        }
+        for syncer in &syncers {
+            if s.unanswered(*syncer) == 0 {
+                s.sync(*syncer)?;
+            }
+        }
+        s.run_for(1)?;
+    }
+    s.demand(s.rollovers() >= 3 && s.stops() == 0, "one epoch follows the other while clients sync")?;
+    syncers.iter().try_for_each(|syncer| s.until_answered(*syncer))
 }

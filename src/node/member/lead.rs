@@ -16,11 +16,16 @@ use crate::wire::quorum_payload::{
 use crate::zab::leader::{GiveUpReason, Input, Leader, Output as Decision, Summary};
 use crate::zab::{LinkId, Plan, Rule};
 
+/// Of whoever has not said yet who it is: FOLLOWERINFO is far smaller.
+const HELLO_LIMITS: PacketLimits = PacketLimits { data_bytes_max: 4_096, authinfo_bytes_max: 4_096 };
+
 /// One leadership.
 #[derive(Debug)]
 pub(super) struct Leading {
     pub(super) leader: Leader,
     syncs: VecDeque<Sync>,
+    /// Who asked when the epoch's zxids were used up: asked for in the next one, so that it can begin.
+    syncs_later: Vec<Option<LinkId>>,
     /// Everybody who asked up to this token has been confirmed.
     confirmed: u64,
     /// Where the epoch's history begins: acknowledgements of what came before say nothing.
@@ -65,6 +70,7 @@ impl Member {
         self.role = Role::Leading(Box::new(Leading {
             leader: self.new_leader(now).breaking(self.broken),
             syncs: VecDeque::new(),
+            syncs_later: Vec::new(),
             confirmed: 0,
             began_at: self.positions.appended(),
             up_to_date_later: Vec::new(),
@@ -132,9 +138,24 @@ impl Member {
     fn sync_for(&mut self, now: MonoMs, from: Option<LinkId>) {
         let hasty = self.broken.is(Rule::SyncUnconfirmed);
         let after = if hasty { self.positions.committed() } else { self.positions.appended() };
+        let between = self.is_between_epochs();
         let Role::Leading(leading) = &mut self.role else { return };
+        if between {
+            return leading.syncs_later.push(from);
+        }
         leading.syncs.push_back(Sync { token: leading.leader.ask_token(), after, from });
         self.lead_input(now, Input::Ask);
+    }
+
+    /// Asks for those who came between two epochs.
+    pub(super) fn sync_for_the_late(&mut self, now: MonoMs) {
+        if self.is_between_epochs() {
+            return;
+        }
+        let Role::Leading(leading) = &mut self.role else { return };
+        for from in std::mem::take(&mut leading.syncs_later) {
+            self.sync_for(now, from);
+        }
     }
 
     pub(super) fn lead_timer(&mut self, now: MonoMs) {
@@ -363,12 +384,17 @@ impl Member {
         bytes: &[u8],
         host: &mut impl Host,
     ) -> usize {
-        let limits = PacketLimits::default();
         let mut consumed = 0;
         // Acknowledgements are cumulative: of those that come together the last one is enough.
         let mut ack = None;
         self.lead_input(now, Input::Heard(link));
-        while self.links.contains_key(&link) && matches!(self.role, Role::Leading(_)) {
+        while let Some(held) = self.links.get(&link)
+            && matches!(self.role, Role::Leading(_))
+        {
+            let limits = match held.kind {
+                Kind::Parked => HELLO_LIMITS,
+                Kind::Learner(_) | Kind::Leader => PacketLimits::default(),
+            };
             match QuorumPacket::parse(&bytes[consumed..], &limits) {
                 Ok(Step::Done { value, consumed: len }) => {
                     consumed += len;

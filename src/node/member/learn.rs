@@ -276,6 +276,13 @@ impl Member {
         }
     }
 
+    /// Bytes that wait to be sent to the leader.
+    #[must_use]
+    pub fn bytes_for_leader(&self) -> usize {
+        let Role::Learning(learning) = &self.role else { return 0 };
+        self.output(learning.link).len()
+    }
+
     /// Asks the leader whether a session is alive: [`Host::revalidated`] answers.
     pub fn revalidate(&mut self, touch: Touch) {
         let Role::Learning(learning) = &self.role else { return };

@@ -42,7 +42,8 @@ impl Outgoing {
             self.bytes.clear();
             self.sent = 0;
             self.bytes.shrink_to(KEEP_BYTES_MAX);
-        } else if self.sent >= KEEP_BYTES_MAX {
+        } else if self.sent >= KEEP_BYTES_MAX && self.sent >= self.bytes.len() / 2 {
+            // What is moved is no more than what was sent.
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }

@@ -735,6 +735,7 @@ impl Member {
     pub fn finish_round(&mut self, now: MonoMs) {
         self.append_received(now);
         self.roll_over(now);
+        self.sync_for_the_late(now);
         self.flush();
     }
 

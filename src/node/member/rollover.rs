@@ -23,6 +23,12 @@ impl Member {
         self.serving && self.serve_at.is_none() && leading.is_established() && !self.is_used_up()
     }
 
+    /// This epoch is used up, or the next one is not established yet.
+    pub(super) fn is_between_epochs(&self) -> bool {
+        let Role::Leading(leading) = &self.role else { return false };
+        !self.broken.is(Rule::ZxidsRunOut) && self.serving && (self.is_used_up() || !leading.is_established())
+    }
+
     /// No zxid is left in this epoch, but for what is under way.
     fn is_used_up(&self) -> bool {
         let appended = self.positions.appended();

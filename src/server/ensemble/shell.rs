@@ -144,7 +144,7 @@ impl Shell {
             to_flush: None,
             preparing: None,
             drained: Queue::default(),
-            pending: Pending::default(),
+            pending: Pending::new(number_seed()?),
             syncs: VecDeque::new(),
             synced: VecDeque::new(),
             peers: Peers::default(),
@@ -262,6 +262,7 @@ impl Shell {
         }
         // A connection's task may have appended behind what was flushed.
         self.more |= self.member.has_to_flush();
+        self.more |= self.can_forward();
         self.more |= self.apply(HOLDS_PER_TURN);
         self.outputs(now);
         self.answer_syncs();
@@ -289,6 +290,7 @@ impl Shell {
             || self.member.has_to_flush()
             || self.member.has_to_apply()
             || !self.synced.is_empty()
+            || self.can_forward()
             || self.member.waiting().next().is_some()
     }
 
@@ -432,7 +434,8 @@ impl Shell {
         let left: Vec<Entry> = self.pending.drain().collect();
         let syncs = self.syncs.drain(..).map(|(entry, _)| entry);
         let synced = self.synced.drain(..).map(|(_, entry, _)| entry);
-        for entry in left.into_iter().chain(unprepared).chain(syncs).chain(synced) {
+        let unsent = std::mem::take(&mut self.drained.entries);
+        for entry in left.into_iter().chain(unprepared).chain(syncs).chain(synced).chain(unsent) {
             give_up(&self.shared, &entry);
         }
         self.refuse_queue();
@@ -480,6 +483,12 @@ impl Shell {
 
 fn ensemble(shared: &Shared) -> &Ensemble {
     shared.ensemble.as_ref().expect("this thread is there for an ensemble")
+}
+
+fn number_seed() -> anyhow::Result<u32> {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("the system gives no random bytes: {e}"))?;
+    Ok(u32::from_le_bytes(bytes))
 }
 
 /// What makes transactions of requests in `epoch`, behind everything that is in the tree.

@@ -13,6 +13,12 @@ use crate::wire::OpCode;
 use crate::wire::quorum::AuthId;
 use crate::wire::quorum_payload::{ForwardedRequest, Touch};
 
+/// Bytes of transactions that are proposed in one turn. They are flushed, and peers heard, before the next ones (S3).
+const PROPOSED_BYTES_MAX: u64 = 4 << 20;
+
+/// Bytes on their way to the leader above which clients' writes wait here.
+const FORWARDED_BYTES_MAX: usize = 4 << 20;
+
 impl Shell {
     /// Takes what clients have submitted: a leader proposes it, a learner forwards it.
     pub(super) fn take_queue(&mut self, now: MonoMs) {
@@ -42,13 +48,19 @@ impl Shell {
                 self.member.sync(now);
             }
         }
+        let mut bytes = 0;
         while let Some(preparing) = &mut self.preparing
             && !preparing.drained.is_empty()
             && self.member.may_propose()
         {
+            if bytes >= PROPOSED_BYTES_MAX {
+                self.again = true;
+                return;
+            }
             let mut group = self.member.group();
             let pending = &mut self.pending;
             preparing.prepare_some(&self.shared, &mut group, |zxid, entry| pending.proposed(zxid, entry));
+            bytes += group.bytes() as u64;
             self.shared.stats.batch_size.add(group.len() as u64);
             self.shared.stats.proposals.fetch_add(group.len() as u64, Ordering::Relaxed);
             group.iter().for_each(|(_, _, txn)| self.shared.stats.proposal_size.add(txn.len()));
@@ -61,17 +73,26 @@ impl Shell {
         }
     }
 
+    /// Writes that had to wait may go to the leader now.
+    pub(super) fn can_forward(&self) -> bool {
+        !self.drained.is_empty() && self.member.bytes_for_leader() < FORWARDED_BYTES_MAX
+    }
+
     fn forward(&mut self) {
-        self.drained.reset();
-        self.shared.commit.drain(&mut self.drained);
-        while let Some(entry) = self.drained.entries.pop_front() {
+        if self.drained.is_empty() {
+            self.drained.reset();
+            self.shared.commit.drain(&mut self.drained);
+        }
+        while self.member.bytes_for_leader() < FORWARDED_BYTES_MAX
+            && let Some(entry) = self.drained.entries.pop_front()
+        {
             let Some(client) = entry.client.as_ref().filter(|client| !client.conn.is_killed()) else {
                 give_up(&self.shared, &entry);
                 continue;
             };
             let body = self.drained.body(&entry);
-            let request =
-                ForwardedRequest { session: entry.session, cxid: entry.xid, op: entry.op.to_i32(), body };
+            let cxid = self.pending.next_number();
+            let request = ForwardedRequest { session: entry.session, cxid, op: entry.op.to_i32(), body };
             let ids = client.auth.ids(&client.conn).ids();
             self.member
                 .forward(&request, ids.iter().map(|id| AuthId { scheme: Some(id.scheme), id: Some(&id.id) }));
@@ -79,7 +100,7 @@ impl Shell {
                 let body = body.to_vec();
                 self.syncs.push_back((entry, body));
             } else {
-                self.pending.forwarded(entry);
+                self.pending.forwarded(cxid, entry);
             }
         }
     }
