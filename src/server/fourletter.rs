@@ -132,6 +132,9 @@ fn member(view: &dyn ServerView, out: &mut Text<'_>) {
     let quorum = view.quorum();
     let mode = if view.serving() { view.mode().name() } else { "looking" };
     out.line(format_args!("state\t{mode}"));
+    if let Some(ensemble) = &view.config().ensemble {
+        out.line(format_args!("server\t{}", ensemble.me.0));
+    }
     if let Some(figures) = &quorum {
         out.line(format_args!("epoch_accepted\t{}", figures.epoch_accepted));
         out.line(format_args!("epoch_current\t{}", figures.epoch_current));

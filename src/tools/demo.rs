@@ -213,7 +213,7 @@ impl Demo {
     }
 
     fn introduce(&mut self, place: &Place) {
-        self.screen.say(&format!("connect string: {}", self.connect));
+        self.screen.say_whole(&format!("connect string: {}", self.connect));
         let fate = if place.is_temporary() { "removed at the end" } else { "stays" };
         self.screen.say(&format!("files: {} ({fate})", place.directory().display()));
         if !self.screen.is_live() {
@@ -234,7 +234,11 @@ impl Demo {
                 return Ok(());
             }
             match inbox.recv_timeout(draw_at.saturating_duration_since(Instant::now())) {
-                Ok(Event::Interrupt | Event::InputEnd) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Ok(Event::InputEnd) => {
+                    self.screen.say("the input has ended, and so does the demo: keep it open (tail -f /dev/null | zabra demo) to go on without keys");
+                    return Ok(());
+                }
+                Ok(Event::Interrupt) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Ok(Event::Key(byte)) => match self.keys.feed(byte) {
                     Some(Ok(Command::Quit)) => return Ok(()),
                     Some(Ok(command)) => {

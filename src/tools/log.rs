@@ -101,7 +101,18 @@ fn look_again(dir: &Path, found: &mut Inspection) -> anyhow::Result<()> {
 /// Finds the log in the directory given, or where a data directory keeps it.
 fn log_dir(path: &Path) -> anyhow::Result<PathBuf> {
     // A segment is judged with those around it.
-    let path = if path.is_file() { path.parent().unwrap_or(path) } else { path };
+    let path = if path.is_file() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !is_segment_name(&name) {
+            bail!(
+                "{}: not a segment of a log (log. and 16 hexadecimal digits); give a segment, or the directory of the log",
+                path.display()
+            );
+        }
+        path.parent().unwrap_or(path)
+    } else {
+        path
+    };
     if !path.is_dir() {
         bail!("{}: no such file or directory", path.display());
     }
@@ -114,14 +125,17 @@ fn log_dir(path: &Path) -> anyhow::Result<PathBuf> {
     bail!("{}: no log segments here, nor in log or zabra/log inside it", path.display());
 }
 
+fn is_segment_name(name: &str) -> bool {
+    name.strip_prefix("log.").is_some_and(|n| n.len() == 16 && n.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 /// Sizes of the segment files, in the order of their names.
 fn segment_bytes(dir: &Path) -> anyhow::Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).with_context(|| dir.display().to_string())? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let digits = name.rsplit_once('.').map_or("", |(_, digits)| digits);
-        if name.starts_with("log.") && digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if is_segment_name(&name) {
             found.push((name, entry.metadata()?.len()));
         }
     }
@@ -473,6 +487,21 @@ mod tests {
         let (verdict, lines) = run(dir.path(), false, false);
         assert_eq!(verdict, Verdict::Fine, "the next start repairs it");
         assert!(lines[0].starts_with("note: ") && lines[0].contains("superblock.1: damaged"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_segment_is_not_called_good() {
+        let dir = log_of(1);
+        let segment = dir.path().join("zabra/log/log.0000000000000001");
+        assert_eq!(run(&segment, false, false).0, Verdict::Fine, "with those around it");
+        let aside = dir.path().join("zabra/log/damaged.x-1.log.0000000000000001");
+        std::fs::copy(&segment, &aside).unwrap();
+        let other = dir.path().join("zabra/superblock.0");
+        std::fs::write(&other, b"anything").unwrap();
+        for path in [aside, other] {
+            let error = log_dir(&path).unwrap_err().to_string();
+            assert!(error.contains("not a segment"), "{error}");
+        }
     }
 
     #[test]

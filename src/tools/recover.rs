@@ -22,7 +22,7 @@ use crate::server::config::{Config, EnsembleConfig, LOG_FOLDER, ZABRA_FOLDER};
 use crate::storage::log::inspect;
 use crate::storage::superblock::{self, Recall, Superblock, SuperblockStore};
 use crate::storage::vfs::{RealVfs, Vfs, create_dir_durable};
-use crate::wire::quorum_config::Member;
+use crate::wire::quorum_config::{ANY_HOST, Member};
 
 /// How long another member may take to answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -94,7 +94,7 @@ pub fn run(args: &RecoverArgs, out: &mut dyn Write) -> anyhow::Result<()> {
     let mine = read_mine(&places)?;
     let mut members = vec![(ensemble.me, Ok(mine.clone()))];
     let others = ensemble.config.members().iter().filter(|(id, _)| **id != ensemble.me);
-    members.extend(others.map(|(id, member)| (*id, ask(member, &config))));
+    members.extend(others.map(|(id, member)| (*id, ask(*id, member, &config))));
     members.sort_by_key(|(id, _)| *id);
     let table = table(&members, &ensemble);
     out.write_all(table.as_bytes())?;
@@ -160,8 +160,10 @@ fn read_mine(places: &Places) -> anyhow::Result<Holdings> {
 }
 
 /// Asks a member that runs.
-fn ask(member: &Member, config: &Config) -> anyhow::Result<Holdings> {
-    let host = member.addresses.first().map_or("", |address| address.host.as_str());
+fn ask(id: ServerId, member: &Member, config: &Config) -> anyhow::Result<Holdings> {
+    let clients_only =
+        member.client.as_ref().and_then(|client| client.host.as_deref()).filter(|host| *host != ANY_HOST);
+    let host = clients_only.or(member.addresses.first().map(|address| address.host.as_str())).unwrap_or("");
     let port = member.client.as_ref().map_or(config.listen.port, |client| client.port);
     let address: SocketAddr = (host, port)
         .to_socket_addrs()
@@ -173,7 +175,20 @@ fn ask(member: &Member, config: &Config) -> anyhow::Result<Holdings> {
     stream.write_all(b"memb")?;
     let mut text = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut text)?;
-    parse(&text).with_context(|| format!("{address} is no member of a Zabra ensemble"))
+    let holdings = parse(&text).with_context(|| format!("{address} is no member of a Zabra ensemble"))?;
+    match who(&text) {
+        Some(found) if found != id => bail!(
+            "at {address} is server {}: where members do not share one clientPort, each server line has to say its own (server.{}=...;PORT)",
+            found.0,
+            id.0
+        ),
+        _ => Ok(holdings),
+    }
+}
+
+/// Who answers; members of an earlier version do not say it.
+fn who(text: &str) -> Option<ServerId> {
+    text.lines().find_map(|line| line.strip_prefix("server\t")?.parse().ok()).map(ServerId)
 }
 
 fn parse(text: &str) -> Option<Holdings> {
@@ -354,6 +369,7 @@ mod tests {
         for cut in 0..text.len() - "zxid_applied\t0x0\n".len() - 1 {
             let _ = parse(&text[..cut]);
         }
+        assert_eq!((who(text), who(&format!("{text}server\t7\n"))), (None, Some(ServerId(7))));
         assert!(parse("memb is not executed because it is not in the whitelist.\n").is_none());
     }
 }

@@ -633,7 +633,7 @@ impl<'a> World<'a> {
         let n = &self.nodes[node];
         let is_established = matches!(&n.role, Role::Leading(lead) if lead.leader.is_established());
         let upto = if is_established { n.committed } else { n.last() };
-        let (plan, mut packets) = (plan(n, theirs), Vec::new());
+        let (plan, mut packets) = (plan(n, theirs, true), Vec::new());
         let after = match plan {
             Plan::Diff { after } => {
                 packets.push(Down::Diff(upto));

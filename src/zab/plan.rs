@@ -27,7 +27,7 @@ pub enum Plan {
     /// greatest it has below (all, if even its snapshots are behind it), and comes again with that: to go on from a record that is not there
     /// would be a guess. Each time it has less, so this ends.
     Trunc {
-        /// A record of the leader's log.
+        /// A record of the leader's log, or, for a learner that says when it has no such place, its base.
         to: Zxid,
     },
     /// The whole state.
@@ -38,8 +38,11 @@ pub enum Plan {
 ///
 /// A learner may report the bare beginning of an epoch (counter 0), for which there is no record: ZooKeeper's do, when they have entered the epoch and
 /// logged nothing in it. Then they have exactly what its leader began with.
+///
+/// `zabra`: a learner that comes again when it does not have the place it is to cut at, and refuses to cut what it knows to be committed. A whole state
+/// in place of a history that this one lacks would take that from it unseen.
 #[must_use]
-pub fn plan(mine: &impl History, theirs: Zxid) -> Plan {
+pub fn plan(mine: &impl History, theirs: Zxid, zabra: bool) -> Plan {
     let base = mine.base();
     if theirs < base {
         return Plan::Snap;
@@ -56,7 +59,7 @@ pub fn plan(mine: &impl History, theirs: Zxid) -> Plan {
         return if has_entered(mine, theirs.epoch()) { Plan::Diff { after: common } } else { Plan::Snap };
     }
     // That the learner has the base is not known: it is no record here, so it may be none there.
-    if common == base { Plan::Snap } else { Plan::Trunc { to: common } }
+    if common == base && !zabra { Plan::Snap } else { Plan::Trunc { to: common } }
 }
 
 /// Is what the leader of `epoch` began with a beginning of my history? What is below `epoch` in it then is exactly that.

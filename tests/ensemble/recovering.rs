@@ -34,6 +34,10 @@ fn a_member_whose_quorum_lost_its_data_keeps_its_own_until_it_is_decided_whose_s
     [1, 2].iter().for_each(|id| cluster.wipe(*id));
     [1, 2].iter().for_each(|id| cluster.start(*id));
     cluster.wait_serving(&[1, 2]);
+    // In an epoch above those that the third one has been in: its zxids are not the greatest.
+    [1, 2].iter().for_each(|id| assert_eq!(cluster.stop(*id), Some(0)));
+    [1, 2].iter().for_each(|id| cluster.start(*id));
+    cluster.wait_serving(&[1, 2]);
     assert_eq!(cluster.node(1).connect().create("/wrong", b"", 0), Ok(err::OK));
 
     cluster.start(3);
@@ -87,6 +91,27 @@ fn what_is_kept_is_not_lost_to_others_that_were_in_later_epochs() {
         [1, 2].iter().any(|id| cluster.node(*id).logged(&["would be lost"]) > 0).then_some(())
     });
     assert_eq!(last_zxid(&cluster, 3), kept, "and this one has not followed them");
+}
+
+/// Two of three have lost their directories and begun anew, in the same epoch: no zxid tells the two histories apart, the trees do.
+#[test]
+fn a_member_whose_tree_comes_to_differ_is_healed_at_once() {
+    let mut cluster = Cluster::new(3, 0).started();
+    write(&cluster, 1, 0..20, &mut Vec::new());
+    cluster.wait_all_serve();
+    cluster.all().for_each(|id| assert_eq!(cluster.stop(id), Some(0)));
+    [2, 3].iter().for_each(|id| cluster.wipe(*id));
+    [2, 3].iter().for_each(|id| cluster.start(*id));
+    cluster.wait_serving(&[2, 3]);
+    let mut acknowledged = Vec::new();
+    write(&cluster, 2, 100..200, &mut acknowledged);
+    cluster.start(1);
+    cluster.wait_all_serve();
+    assert!(cluster.node(1).logged(&["tree differs"]) > 0);
+    assert_all_have(&cluster, &acknowledged);
+    let kept = std::fs::read_dir(cluster.node(1).data_dir().join("zabra")).unwrap();
+    let kept = kept.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with("diverged."));
+    assert!(kept.count() > 0, "what it had is kept");
 }
 
 /// Bits flip in the middle of the log of a node that is down.

@@ -41,14 +41,14 @@ impl History for Mine<'_> {
 
 impl Member {
     /// How a learner at `theirs` is brought up to date.
-    pub(super) fn plan_for(&self, theirs: Zxid) -> Result<Plan, LogError> {
+    pub(super) fn plan_for(&self, theirs: Zxid, zabra: bool) -> Result<Plan, LogError> {
         let mine = Mine {
             reader: &self.storage.reader,
             positions: &self.positions,
             epoch: self.epochs().1,
             error: RefCell::new(None),
         };
-        let plan = plan(&mine, theirs);
+        let plan = plan(&mine, theirs, zabra);
         match mine.error.into_inner() {
             // Purged meanwhile: the whole state will do.
             Some(LogError::Compacted { .. }) => Ok(Plan::Snap),

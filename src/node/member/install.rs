@@ -16,9 +16,9 @@ use std::sync::Arc;
 use super::{Member, MemberError, Output, Role, StopReason};
 use crate::base::{MonoMs, WallMs, Zxid};
 use crate::node::SnapshotOptions;
-use crate::node::recover::{SnapshotFault, SteppedLoad};
+use crate::node::recover::{ResetError, SnapshotFault, SteppedLoad};
 use crate::node::snap_stream::{Fed, StateFailed, StateFile, WholeState};
-use crate::storage::log::is_no_space;
+use crate::storage::log::{LogError, is_no_space};
 use crate::storage::snapshot::{LEVEL_DEFAULT, SnapshotError, SnapshotReader, SnapshotStore};
 use crate::tree::{Tree, TreeOptions};
 use crate::zab::Rule;
@@ -160,7 +160,7 @@ impl Member {
         let Role::Learning(learning) = &mut self.role else { return false };
         let result = match learning.install.take() {
             Some(Install::Received(state)) if alone => self.publish_state(now, *state),
-            Some(Install::Published { zxid, is_fuzzy }) => self.replace_history(zxid, is_fuzzy),
+            Some(Install::Published { zxid, is_fuzzy }) => self.replace_history(now, zxid, is_fuzzy),
             other => {
                 let waits = matches!(other, Some(Install::Received(_)));
                 learning.install = other;
@@ -192,11 +192,19 @@ impl Member {
         Ok(())
     }
 
-    fn replace_history(&mut self, zxid: Zxid, is_fuzzy: bool) -> Result<(), MemberError> {
+    fn replace_history(&mut self, now: MonoMs, zxid: Zxid, is_fuzzy: bool) -> Result<(), MemberError> {
         let storage = &mut self.storage;
         if !self.broken.is(Rule::StateNotInstalled) {
             let flusher = storage.flusher.as_mut().expect("at home when nothing is under way");
-            storage.dir.reset(&mut storage.appender, flusher, &storage.snapshots, zxid)?;
+            match storage.dir.reset(&mut storage.appender, flusher, &storage.snapshots, zxid) {
+                Ok(()) => {}
+                // Nothing was changed; the snapshot goes with the announcement, and comes again.
+                Err(ResetError::Log(LogError::NoSpace { .. })) => {
+                    self.rest_without_space(now);
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         let reader = storage.snapshots.reader(zxid).map_err(SnapshotFault::Storage)?;
         self.positions.replace(zxid);

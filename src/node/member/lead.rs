@@ -288,7 +288,8 @@ impl Member {
     }
 
     fn synchronise(&mut self, now: MonoMs, link: LinkId, theirs: Zxid) -> Result<(), MemberError> {
-        let planned = match self.plan_for(theirs)? {
+        let zabra = self.links.get_mut(&link).and_then(Link::feed).is_some_and(|(feed, _)| feed.zabra);
+        let planned = match self.plan_for(theirs, zabra)? {
             Plan::Trunc { to } if self.broken.is(Rule::DiffWithoutTrunc) => Plan::Diff { after: to },
             Plan::Snap if self.broken.is(Rule::DiffBelowTheLog) => {
                 Plan::Diff { after: self.storage.reader.base() }

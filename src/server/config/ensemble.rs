@@ -217,6 +217,11 @@ fn quorum_config(s: &mut Settings, roster: &Roster) -> Option<QuorumConfig> {
             return None;
         }
     };
+    if !config.contains_quorum(&config.voters().collect()) {
+        let expected = "a weight above 0 for some participant: as it is, nobody can ever be elected";
+        s.wrong(roster.origin(), "weight.N", None, expected);
+        return None;
+    }
     let voters = config.voters().count();
     let text = match voters {
         0..=2 => "no server may fail: an ensemble needs at least 3 participants for that",

@@ -251,7 +251,7 @@ impl World {
         let Role::Leading(leader) = &n.role else { panic!("it leads") };
         let epoch = leader.epoch().expect("told");
         let upto = if leader.is_established() { n.committed } else { n.last() };
-        let mut planned = plan(n, theirs);
+        let mut planned = plan(n, theirs, true);
         if let Plan::Trunc { to } = planned {
             if self.is(Mutation::DiffWithoutTrunc) {
                 planned = Plan::Diff { after: to };

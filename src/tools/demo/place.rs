@@ -54,7 +54,18 @@ impl Place {
         let path = self.directory.join(ROSTER_FILE);
         match fs::read_to_string(&path) {
             Ok(text) => self.known_roster(args, &path, &text),
-            Err(error) if error.kind() == ErrorKind::NotFound => new_roster(args),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let roster = new_roster(args)?;
+                let there =
+                    (1..).take_while(|n| self.directory.join(n.to_string()).join("data").exists()).count();
+                if there > roster.ports.len() {
+                    bail!(Usage(anyhow!(
+                        "{} holds the data of {there} nodes: say --nodes and --observers, {there} together, or give another --dir",
+                        self.directory.display()
+                    )));
+                }
+                Ok(roster)
+            }
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
     }
@@ -62,7 +73,7 @@ impl Place {
     fn known_roster(&self, args: &DemoArgs, path: &Path, text: &str) -> anyhow::Result<Roster> {
         let here = path.display();
         let roster: Roster = serde_json::from_str(text).with_context(|| {
-            format!("{here} cannot be read; delete it to choose new ports for the same data")
+            format!("{here} cannot be read; delete it, and say --nodes and --observers, to choose new ports for the same data")
         })?;
         let voters = roster.ports.len().saturating_sub(roster.observers);
         check_counts(voters, roster.observers)
@@ -76,7 +87,7 @@ impl Place {
             )));
         }
         ports::check_free(&roster.ports).with_context(|| {
-            format!("is another demo running on this directory? Stop it, or delete {here} to choose new ports for the same data")
+            format!("is another demo running on this directory? Stop it, or delete {here} and say --nodes {voters} --observers {} to choose new ports for the same data", roster.observers)
         })?;
         Ok(roster)
     }
@@ -105,7 +116,9 @@ impl Place {
         let voters = self.roster.ports.len() - self.roster.observers;
         for (index, ports) in self.roster.ports.iter().enumerate() {
             let role = if index < voters { "" } else { ":observer" };
-            text += &format!("server.{}=127.0.0.1:{}:{}{role}\n", index + 1, ports.quorum, ports.election);
+            let (id, Ports { client, quorum, election }) = (index + 1, ports);
+            // With the client port, so that the members find each other's (`zabra recover`).
+            text += &format!("server.{id}=127.0.0.1:{quorum}:{election}{role};127.0.0.1:{client}\n");
         }
         text
     }

@@ -71,6 +71,16 @@ impl Screen {
         self.draw();
     }
 
+    /// The same for what must not be cut at the terminal's edge: it is wrapped there, and scrolls away with what came before.
+    pub(super) fn say_whole(&mut self, line: &str) {
+        if !self.is_live() {
+            return self.say(line);
+        }
+        let rewound = self.rewind();
+        self.put(&format!("{rewound}{}\n", crate::tools::printable(line)));
+        self.draw();
+    }
+
     /// The table as it is now; on a terminal, `footer` stays below it.
     pub(super) fn show(&mut self, table: &[String], footer: &[String]) {
         let changed = self.shown != table;

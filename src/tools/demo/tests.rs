@@ -45,12 +45,25 @@ fn a_directory_is_taken_up_as_it_is() {
     let (config, id) = (read("4/zoo.cfg"), read("4/data/myid"));
     assert_eq!(id, "4\n");
     assert_eq!(config.lines().filter(|line| line.starts_with("server.")).count(), 4);
-    assert!(config.trim_end().ends_with(":observer"), "{config}");
+    assert!(
+        config.lines().any(|line| line.starts_with("server.4=") && line.contains(":observer;")),
+        "{config}"
+    );
     drop(Place::prepare(&args(Some(dir.path()), None, None)).unwrap());
     assert_eq!(read("4/zoo.cfg"), config, "the same ports");
     let other = Place::prepare(&args(Some(dir.path()), Some(5), None)).unwrap_err();
     assert!(other.is::<crate::tools::Usage>());
     assert!(other.to_string().contains("holds an ensemble of 3 nodes and 1 observers"), "{other}");
+}
+
+#[test]
+fn no_node_of_a_directory_is_left_out_with_its_roster_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Place::prepare(&args(Some(dir.path()), Some(5), None)).unwrap());
+    fs::remove_file(dir.path().join("demo.json")).unwrap();
+    let said = Place::prepare(&args(Some(dir.path()), None, None)).unwrap_err();
+    assert!(said.is::<crate::tools::Usage>() && said.to_string().contains("the data of 5 nodes"), "{said}");
+    assert!(Place::prepare(&args(Some(dir.path()), Some(5), None)).is_ok());
 }
 
 #[test]

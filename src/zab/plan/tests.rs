@@ -106,10 +106,11 @@ fn whoever_leads_and_whatever_a_learner_has_it_ends_with_the_leaders_history() {
         let (leader, mut learner) = (node(&mut rng, &chains), node(&mut rng, &chains));
         for round in 0.. {
             assert!(round < 16, "seed {seed}: each cut leaves less");
-            let reports = if rng.below(2) == 0 { learner.last() } else { learner.reported_by_java() };
+            let zabra = rng.below(2) == 0;
+            let reports = if zabra { learner.last() } else { learner.reported_by_java() };
             // A cut may leave less than the epoch began with: then the beginning is no longer what the learner has.
             let reports = if round == 0 { reports } else { learner.last() };
-            let plan = plan(&leader, reports);
+            let plan = plan(&leader, reports, zabra);
             plans[match plan {
                 Plan::Diff { .. } => 0,
                 Plan::Trunc { .. } => 1,
@@ -133,15 +134,16 @@ fn whoever_leads_and_whatever_a_learner_has_it_ends_with_the_leaders_history() {
 #[test]
 fn a_tail_that_nobody_else_has_is_cut_though_it_lies_within_the_bounds() {
     let leader = Node::new(&[z(1, 1), z(1, 2), z(2, 1)], 0, Epoch(2));
-    assert_eq!(plan(&leader, z(1, 3)), Plan::Trunc { to: z(1, 2) });
+    assert_eq!(plan(&leader, z(1, 3), true), Plan::Trunc { to: z(1, 2) });
+    assert_eq!(plan(&leader, z(1, 3), false), Plan::Trunc { to: z(1, 2) });
 }
 
 /// ZOOKEEPER-4352: zxid 0 at the boundary was taken for one that the leader's log reaches back to.
 #[test]
 fn a_new_node_gets_the_whole_state_unless_the_log_has_all_of_it() {
-    assert_eq!(plan(&Node::new(&[z(0, 1), z(0, 2)], 1, Epoch(0)), Zxid::ZERO), Plan::Snap);
+    assert_eq!(plan(&Node::new(&[z(0, 1), z(0, 2)], 1, Epoch(0)), Zxid::ZERO, true), Plan::Snap);
     assert_eq!(
-        plan(&Node::new(&[z(0, 1), z(0, 2)], 0, Epoch(0)), Zxid::ZERO),
+        plan(&Node::new(&[z(0, 1), z(0, 2)], 0, Epoch(0)), Zxid::ZERO, true),
         Plan::Diff { after: Zxid::ZERO }
     );
 }
@@ -150,9 +152,28 @@ fn a_new_node_gets_the_whole_state_unless_the_log_has_all_of_it() {
 #[test]
 fn the_bare_beginning_of_an_epoch_counts_only_if_the_leader_entered_that_epoch() {
     let never = Node::new(&[z(3, 4), z(3, 5), z(5, 1)], 0, Epoch(5));
-    assert_eq!(plan(&never, z(4, 0)), Plan::Snap, "the leader of 4 may have begun without (3, 5)");
+    assert_eq!(plan(&never, z(4, 0), false), Plan::Snap, "the leader of 4 may have begun without (3, 5)");
     let idle = Node::new(&[z(3, 4), z(3, 5)], 0, Epoch(4));
-    assert_eq!(plan(&idle, z(4, 0)), Plan::Diff { after: z(3, 5) }, "both entered 4 and logged nothing");
+    assert_eq!(
+        plan(&idle, z(4, 0), false),
+        Plan::Diff { after: z(3, 5) },
+        "both entered 4 and logged nothing"
+    );
     let busy = Node::new(&[z(3, 5), z(4, 1), z(5, 1)], 0, Epoch(5));
-    assert_eq!(plan(&busy, z(4, 0)), Plan::Diff { after: z(3, 5) });
+    assert_eq!(plan(&busy, z(4, 0), false), Plan::Diff { after: z(3, 5) });
+}
+
+/// What a learner knows to be committed is not replaced unseen by the state of a leader that lacks it.
+#[test]
+fn a_history_that_the_leader_lacks_is_cut_where_that_can_be_refused() {
+    let other = Node::new(&[z(2, 1), z(2, 2)], 0, Epoch(2));
+    assert_eq!(plan(&other, z(1, 9), true), Plan::Trunc { to: Zxid::ZERO });
+    assert_eq!(
+        plan(&other, z(1, 9), false),
+        Plan::Snap,
+        "ZooKeeper's cannot say that they do not have the place"
+    );
+    let state_alone = Node::new(&[z(1, 5), z(1, 6)], 2, Epoch(2));
+    assert_eq!(plan(&state_alone, z(1, 8), true), Plan::Trunc { to: z(1, 6) });
+    assert_eq!(plan(&state_alone, z(1, 5), true), Plan::Snap);
 }

@@ -149,6 +149,7 @@ fn groups_and_weights_make_a_hierarchy() {
         ("group.x=1:2:3\n", "whole number G"),
         ("group.1=1:2:3:4\n", "no weight"),
         ("group.1=1:2:3\nweight.x=1\n", "number N of a server"),
+        ("group.1=1:2:3\nweight.1=0\nweight.2=0\nweight.3=0\n", "nobody can ever be elected"),
     ] {
         let said = problems(read_as("2", &format!("{THREE}{text}")));
         assert!(said.iter().any(|line| line.contains(want)), "{text}: {said:?}");

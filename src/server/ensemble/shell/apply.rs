@@ -54,6 +54,8 @@ impl Shell {
         self.shared.stats.digest_mismatches.fetch_add(1, Ordering::Relaxed);
         self.applier = Applier::answering_one();
         self.diverged_at = Some(diverged.zxid());
+        // Found in the middle of a turn, perhaps; and nothing else may happen that would wake anybody.
+        self.again = true;
         self.member.note_diverged(self.shared.mono_now(), diverged.zxid());
     }
 
