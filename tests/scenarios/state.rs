@@ -14,6 +14,7 @@ scenarios! {
     writes_follow_a_state_that_is_being_installed: [3104, 1319, 1367], StateNotInstalled, Stage::of(3);
     a_leader_that_came_by_a_state_feeds_from_its_log: [1413, 2099], StateNotInstalled, Stage::of(3);
     a_node_without_anything_comes_when_the_log_was_purged: [4352], DiffBelowTheLog, Stage::of(3);
+    a_state_comes_to_a_disk_without_room_for_a_segment: [], StateNotInstalled, Stage::of(3);
     the_tree_of_a_follower_differs: [3114, 5010], DivergenceIgnored, Stage::of(3);
     the_tree_of_a_follower_with_a_snapshot_differs: [3114], DivergenceIgnored, Stage::of(3);
     a_tree_that_was_made_anew_differs_again: [3114], DivergenceIgnored, Stage::of(3);
@@ -167,6 +168,20 @@ fn a_node_without_anything_comes_when_the_log_was_purged(s: &mut Script<'_>) -> 
     s.start(&[0])?;
     s.until_level(&[0, 1, 2])?;
     s.demand(s.states_received() == 1, "a whole state has come")
+}
+
+/// It fits as a snapshot, and the segment that is to follow it does not: the node waits for space, and fetches it again.
+fn a_state_comes_to_a_disk_without_room_for_a_segment(s: &mut Script<'_>) -> Told {
+    s.start_led_by(2, &[0, 1])?;
+    let client = s.client(2)?;
+    // What is ready is used up, and no more can be made.
+    s.fill_disk(0, 0);
+    purge(s, client)?;
+    s.fill_disk(0, 12 << 10);
+    s.run_for(5_000)?;
+    s.demand(s.is_running(0) && !s.serves(0), "it waits for space")?;
+    s.empty_disk(0);
+    s.until_level(&[0, 1, 2])
 }
 
 /// ZOOKEEPER-3114, -5010: the tree of one node comes to differ; it serves nobody with it, and makes it anew from its disk.
