@@ -33,6 +33,9 @@ const ANSWER_BYTES_MAX: u64 = 4 << 10;
 /// Where decisions are written down, in the data directory.
 const AUDIT_FILE: &str = "zabra.recover.log";
 
+/// State of a member whose log a start would refuse.
+const DAMAGED: &str = "DAMAGED";
+
 /// Epochs that servers which do not answer may be ahead of those that do: each is an election that was won.
 const EPOCHS_OF_THE_SILENT: u32 = 10_000;
 
@@ -91,7 +94,10 @@ pub fn run(args: &RecoverArgs, out: &mut dyn Write) -> anyhow::Result<()> {
         bail!("{}: one server alone has nobody to compare itself with", args.config.display());
     };
     let places = Places::of(&config);
-    let mine = read_mine(&places)?;
+    if args.confirm.is_some() && !args.keep && !args.discard {
+        bail!(super::Usage(anyhow::anyhow!("--confirm decides nothing by itself: say --keep or --discard")));
+    }
+    let mine = read_mine(&places, ensemble.me)?;
     let mut members = vec![(ensemble.me, Ok(mine.clone()))];
     let others = ensemble.config.members().iter().filter(|(id, _)| **id != ensemble.me);
     members.extend(others.map(|(id, member)| (*id, ask(*id, member, &config))));
@@ -132,7 +138,7 @@ impl Places {
     }
 }
 
-fn read_mine(places: &Places) -> anyhow::Result<Holdings> {
+fn read_mine(places: &Places, me: ServerId) -> anyhow::Result<Holdings> {
     let place = || places.data.display().to_string();
     let stored = superblock::load(&RealVfs, &places.data, false).with_context(place)?;
     let Some(stored) = stored else {
@@ -145,10 +151,19 @@ fn read_mine(places: &Places) -> anyhow::Result<Holdings> {
             committed: Zxid::ZERO,
         });
     };
+    let found = stored.value.server_id;
+    ensure!(found == me, "{}: the data of server {}, and myid says {}", places.data.display(), found.0, me.0);
     let hints = stored_hints(&places.data)?.unwrap_or_default();
     let log = inspect(&RealVfs, &places.log, hints, &mut |_, _, _| ()).context("reading the log")?;
-    let state = if log.starts { "on disk".to_owned() } else { format!("DAMAGED ({})", log.detail) };
     let Superblock { epoch_accepted, epoch_current, committed, recall, .. } = stored.value;
+    let state = if log.starts {
+        "on disk".to_owned()
+    } else if !places.log.exists() && (epoch_accepted, committed) == (Epoch(0), Zxid::ZERO) {
+        // As a decision to discard leaves it.
+        "empty".to_owned()
+    } else {
+        format!("{DAMAGED} ({})", log.detail)
+    };
     Ok(Holdings {
         state,
         history: recall.name().to_owned(),
@@ -224,9 +239,10 @@ fn table(members: &Members, ensemble: &EnsembleConfig) -> String {
     );
     let ahead = members
         .iter()
-        .filter_map(|(id, m)| m.as_ref().ok().map(|m| (m.history == "whole", m.epoch_current, m.logged, *id)))
-        .max()
-        .map(|(.., id)| id);
+        .filter_map(|(id, m)| m.as_ref().ok().map(|m| (*id, m)))
+        .filter(|(_, m)| m.history == Recall::Whole.name() && !m.state.starts_with(DAMAGED))
+        .max_by_key(|(id, m)| (m.epoch_current, m.logged, *id))
+        .map(|(id, _)| id);
     let mark = if members.iter().all(|(_, m)| m.is_ok()) {
         "  <- would win an election"
     } else {

@@ -75,7 +75,7 @@ pub enum LogError {
         path: PathBuf,
     },
     /// Recovery refuses to serve; all bytes are kept.
-    #[error("recovery refuses ({row}): {detail}; at {pos} in {path}")]
+    #[error("recovery refuses ({row}): {detail}; at {pos} in {path}{}", row.advice())]
     Refused {
         /// Row of the table in `docs/recovery.md`.
         row: Row,

@@ -175,6 +175,21 @@ impl Row {
         )
     }
 
+    /// What an operator can do about what may only be somewhere else; for what is damaged, `docs/recovery.md` says it.
+    pub(super) const fn advice(self) -> &'static str {
+        match self {
+            Row::LogMissing => {
+                ". If it is on a file system of its own, mount that (dataLogDir); if it is gone, and other members have the data, \
+                 `zabra recover ZOO.CFG --discard` here"
+            }
+            Row::SegmentForeign => {
+                ". Is the right file system mounted (dataDir, dataLogDir)? If this server's own log is gone, and other members have the data, \
+                 `zabra recover ZOO.CFG --discard` here"
+            }
+            _ => "",
+        }
+    }
+
     /// The label, as in `docs/recovery.md`.
     #[must_use]
     pub const fn label(self) -> &'static str {
