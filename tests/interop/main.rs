@@ -72,7 +72,8 @@ impl CommandLine<'_> {
         let mut command = self.java.command();
         command.arg("org.apache.zookeeper.ZooKeeperMain").args(["-server", &self.server.hosts()]);
         command.args(arguments);
-        run_bounded(command, Duration::from_secs(60), self.directory.path())
+        let printed = run_bounded(command, Duration::from_secs(60), self.directory.path());
+        printed.map(|text| without_watcher(&text)).map_err(|text| without_watcher(&text))
     }
 
     /// Fails the test unless the command succeeds and prints every one of `parts`.
@@ -88,6 +89,13 @@ impl CommandLine<'_> {
         let text = self.run(arguments).unwrap_or_else(|text| text);
         assert!(text.contains(part), "{arguments:?}: {part:?} is missing in\n{text}");
     }
+}
+
+/// The command line's own watcher prints at any moment, also in the middle of an answer.
+fn without_watcher(text: &str) -> String {
+    let of_watcher =
+        |line: &&str| line.is_empty() || *line == "WATCHER::" || line.starts_with("WatchedEvent ");
+    text.lines().filter(|line| !of_watcher(line)).map(|line| format!("{line}\n")).collect()
 }
 
 #[test]
