@@ -163,7 +163,8 @@ pub(crate) fn boot(config: Config) -> anyhow::Result<Booted> {
     Ok(Booted { shared, recovered, spares, store, finish: Finish { dir }, member })
 }
 
-fn random() -> anyhow::Result<u64> {
+/// From the system, for what others must not guess, or must not draw as well.
+pub(crate) fn random() -> anyhow::Result<u64> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("the system gives no random bytes: {e}"))?;
     Ok(u64::from_le_bytes(bytes))

@@ -226,6 +226,10 @@ fn parse_zxid(text: &str) -> Option<Zxid> {
 
 type Members = [(ServerId, anyhow::Result<Holdings>)];
 
+fn all_answer(members: &Members) -> bool {
+    members.iter().all(|(_, member)| member.is_ok())
+}
+
 fn table(members: &Members, ensemble: &EnsembleConfig) -> String {
     let mut text = format!(
         "{:<9} {:<12} {:<8} {:>14} {:>13} {:>20} {:>20}\n",
@@ -243,7 +247,7 @@ fn table(members: &Members, ensemble: &EnsembleConfig) -> String {
         .filter(|(_, m)| m.history == Recall::Whole.name() && !m.state.starts_with(DAMAGED))
         .max_by_key(|(id, m)| (m.epoch_current, m.logged, *id))
         .map(|(id, _)| id);
-    let mark = if members.iter().all(|(_, m)| m.is_ok()) {
+    let mark = if all_answer(members) {
         "  <- would win an election"
     } else {
         "  <- has the most of those that answer"
@@ -289,7 +293,7 @@ fn keep(
 ) -> anyhow::Result<()> {
     let known = members.iter().filter_map(|(_, m)| m.as_ref().ok());
     let highest = known.map(|m| m.epoch_accepted.max(m.epoch_current).max(m.logged.epoch())).max();
-    let ahead = if members.iter().all(|(_, m)| m.is_ok()) { 1 } else { EPOCHS_OF_THE_SILENT };
+    let ahead = if all_answer(members) { 1 } else { EPOCHS_OF_THE_SILENT };
     let epoch = Epoch(highest.unwrap_or_default().0 + ahead);
     audit(config, &format!("keep: this member's history stays; its epoch becomes {epoch}"), table)?;
     let opened = SuperblockStore::open(&RealVfs, &places.data, true)?;

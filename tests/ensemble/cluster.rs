@@ -381,7 +381,6 @@ impl Node {
         kill_process(Pid::from_child(child), signal).expect("a child can be signalled");
     }
 
-    /// All its threads are.
     /// Most memory that the process has had, MiB.
     pub(crate) fn memory_peak_mib(&self) -> u64 {
         let process = self.child.as_ref().expect("it runs").id();
@@ -390,6 +389,7 @@ impl Node {
         peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1_024
     }
 
+    /// All its threads are.
     fn is_stopped(&self) -> bool {
         let process = self.child.as_ref().expect("it runs").id();
         let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("it runs");

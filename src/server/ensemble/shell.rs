@@ -35,6 +35,7 @@ use crate::election::Notice;
 use crate::node::Prepare;
 use crate::node::member::{Member, MemberOptions, MemberStorage, Output, Standing};
 use crate::server::Shared;
+use crate::server::boot::random;
 use crate::server::commit::{Applier, Entry, FlushPace, Preparing, Queue};
 use crate::server::quorum::election_port::{ElectionEvent, ElectionPort, ElectionPortOptions};
 use crate::server::quorum::resolve;
@@ -144,7 +145,7 @@ impl Shell {
             to_flush: None,
             preparing: None,
             drained: Queue::default(),
-            pending: Pending::new(number_seed()?),
+            pending: Pending::new(random()? as u32),
             syncs: VecDeque::new(),
             synced: VecDeque::new(),
             peers: Peers::default(),
@@ -483,12 +484,6 @@ impl Shell {
 
 fn ensemble(shared: &Shared) -> &Ensemble {
     shared.ensemble.as_ref().expect("this thread is there for an ensemble")
-}
-
-fn number_seed() -> anyhow::Result<u32> {
-    let mut bytes = [0; 4];
-    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("the system gives no random bytes: {e}"))?;
-    Ok(u32::from_le_bytes(bytes))
 }
 
 /// What makes transactions of requests in `epoch`, behind everything that is in the tree.

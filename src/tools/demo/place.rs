@@ -56,8 +56,7 @@ impl Place {
             Ok(text) => self.known_roster(args, &path, &text),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let roster = new_roster(args)?;
-                let there =
-                    (1..).take_while(|n| self.directory.join(n.to_string()).join("data").exists()).count();
+                let there = (1..).take_while(|n| self.node_directory(*n).join("data").exists()).count();
                 if there > roster.ports.len() {
                     bail!(Usage(anyhow!(
                         "{} holds the data of {there} nodes: say --nodes and --observers, {there} together, or give another --dir",
